@@ -1,0 +1,161 @@
+//! Bringing a partition's index up to what is committed: from the log, or where the log no longer
+//! reaches back, from ClickHouse.
+
+use crate::{
+    Shared,
+    chunk::{Decoded, Limits},
+    dedup::{Entry, Index, IndexError, Rebuild, judge, new_entries},
+    error::AggregatorError,
+    executor::blocking,
+    metrics,
+};
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::time::Instant;
+use weir_events::{FirstCopy, Position};
+use weir_log::{LogError, Stored};
+
+/// Records that are in the log need not be waited for, but a broker needs time to answer.
+const READ_WAIT: Duration = Duration::from_secs(5);
+
+/// Opens the index in `dir`; a damaged one is replaced by an empty one.
+pub(crate) fn open(dir: &Path, partition: u32, table_ids_max: usize) -> Result<Index, IndexError> {
+    match Index::open(dir, partition, table_ids_max) {
+        Err(error @ IndexError::Damaged { .. }) => {
+            tracing::error!(partition, %error, "the index is built again");
+            metrics::failed("open_index");
+            Index::create(dir, partition, table_ids_max)
+        }
+        other => other,
+    }
+}
+
+/// Brings the index up to `to`.
+pub(crate) async fn catch_up(
+    shared: &Arc<Shared>,
+    partition: u32,
+    dir: &Path,
+    index: Index,
+    to: Position,
+) -> Result<Index, AggregatorError> {
+    if index.covered_to() >= to {
+        return Ok(index);
+    }
+    let (from, started) = (index.covered_to(), Instant::now());
+    let log_start = shared.log.start(partition).await?;
+    let (index, source) = if log_start <= from.offset() {
+        (from_log(shared, partition, index, to).await?, "log")
+    } else {
+        drop(index);
+        (from_clickhouse(shared, partition, dir, to).await?, "clickhouse")
+    };
+    metrics::index_rebuilt(source);
+    let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let ids = index.reader().ids();
+    tracing::info!(partition, %from, %to, source, ids, elapsed_ms, "index caught up");
+    Ok(index)
+}
+
+async fn from_log(
+    shared: &Arc<Shared>,
+    partition: u32,
+    mut index: Index,
+    to: Position,
+) -> Result<Index, AggregatorError> {
+    while index.covered_to() < to {
+        let from = index.covered_to();
+        let stored = read_some(shared, partition, from, to).await?;
+        index = blocking(move || {
+            let pairs = stored.iter().map(|record| (record.offset, record.bytes.as_ref()));
+            let chunk = Decoded::decode(from, pairs, Limits::NONE);
+            let verdicts = judge(&chunk.seen(), &index.find(chunk.ids())?);
+            let entries = new_entries(&chunk.seen(), &verdicts);
+            index.remember(&entries, chunk.to().min(to), chunk.len() as u64)?;
+            while let Some(merge) = index.due_merge() {
+                let merged = merge.run()?;
+                index.install(merged)?;
+            }
+            Ok::<_, IndexError>(index)
+        })
+        .await??;
+    }
+    Ok(index)
+}
+
+/// The records from `from` on that are before `to`; at least one.
+async fn read_some(
+    shared: &Arc<Shared>,
+    partition: u32,
+    from: Position,
+    to: Position,
+) -> Result<Vec<Stored>, AggregatorError> {
+    let bytes_max = shared.config.chunk.read_bytes_max;
+    let read = shared.log.read(partition, from.offset(), bytes_max, READ_WAIT).await;
+    let mut stored = read.map_err(|error| lost_below(from, error))?;
+    stored.retain(|record| record.offset < to.offset());
+    if stored.is_empty() {
+        check_start(shared, partition, from).await?;
+        return Err(AggregatorError::RangeMissing { from, to });
+    }
+    Ok(stored)
+}
+
+/// All records of an open intent.
+pub(crate) async fn read_range(
+    shared: &Arc<Shared>,
+    partition: u32,
+    from: Position,
+    to: Position,
+) -> Result<Vec<Stored>, AggregatorError> {
+    let mut all: Vec<Stored> = Vec::new();
+    let mut at = from;
+    while at < to {
+        let some = read_some(shared, partition, at, to).await?;
+        at = some.last().map_or(to, |record| Position::new(record.offset + 1, 0));
+        all.extend(some);
+    }
+    Ok(all)
+}
+
+/// Errors: `LogLost` if the log begins behind `from`.
+pub(crate) async fn check_start(
+    shared: &Arc<Shared>,
+    partition: u32,
+    from: Position,
+) -> Result<(), AggregatorError> {
+    let start = shared.log.start(partition).await?;
+    if start > from.offset() { Err(AggregatorError::LogLost { from, start }) } else { Ok(()) }
+}
+
+/// What is before the log's start and not in ClickHouse is lost; other errors stay as they are.
+pub(crate) fn lost_below(from: Position, error: LogError) -> AggregatorError {
+    match error {
+        LogError::BelowStart { start, .. } => AggregatorError::LogLost { from, start },
+        other => other.into(),
+    }
+}
+
+async fn from_clickhouse(
+    shared: &Arc<Shared>,
+    partition: u32,
+    dir: &Path,
+    to: Position,
+) -> Result<Index, AggregatorError> {
+    tracing::info!(partition, %to, "building the index from ClickHouse");
+    let (dir, table_ids_max) = (dir.to_owned(), shared.config.index.table_ids_max);
+    let (usage, runtime) = (shared.usage.clone(), tokio::runtime::Handle::current());
+    // A thread of its own: sorting and writing take the processor and the disk for seconds.
+    blocking(move || {
+        let mut rebuild = Rebuild::start(&dir, partition, table_ids_max)?;
+        let mut added = Ok(());
+        let streamed = runtime.block_on(usage.ids_of_partition(partition, to, |stored| {
+            let first = FirstCopy { position: stored.position, content_hash: stored.content_hash };
+            if added.is_ok() {
+                added = rebuild.add(Entry::new(stored.event_id, first));
+            }
+        }));
+        streamed?;
+        added?;
+        Ok(rebuild.finish(to)?)
+    })
+    .await?
+}

@@ -1,0 +1,354 @@
+//! The exact index of the ids seen in one partition, for ever, in little memory.
+//!
+//! What came last is in a small table; the rest is in sealed runs ([`run`]), immutable sorted files
+//! with filters in memory. Ten runs of a level are merged into one of the next. The manifest names
+//! the runs and the position up to which they are complete: what lies behind it is read again from
+//! the log after a crash. Every file has checksums; a damaged index is dropped and built again.
+//!
+//! [`Index`] belongs to the partition's task; any number of [`Reader`]s may look things up.
+
+mod durable;
+mod entry;
+mod error;
+mod judge;
+mod manifest;
+mod merge;
+mod rebuild;
+mod run;
+
+pub use entry::Entry;
+pub use error::IndexError;
+pub use judge::{Seen, Verdict, judge, new_entries};
+pub use merge::{Merge, Merged};
+pub use rebuild::Rebuild;
+
+use hashbrown::HashMap;
+use manifest::{Listed, Manifest, run_path};
+use parking_lot::RwLock;
+use run::{Run, RunWriter};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use weir_events::{EventId, FirstCopy, Position};
+
+/// Runs of a level that are merged into one of the next.
+const MERGE_RUNS: usize = 10;
+/// Chunks of nothing but repeats add no ids; after so many tables' worth of events the manifest
+/// moves on all the same, so that neither the log nor the tail to be read after a crash grows.
+const EVENTS_PER_TABLE: u64 = 8;
+
+#[derive(Debug, Clone)]
+struct Placed {
+    listed: Listed,
+    run: Arc<Run>,
+}
+
+/// What look-ups see.
+#[derive(Debug, Default)]
+struct View {
+    table: HashMap<u128, (u64, u64)>,
+    runs: Arc<[Placed]>,
+    covered_to: u64,
+}
+
+/// The index of one partition, for its one writer.
+#[derive(Debug)]
+pub struct Index {
+    dir: PathBuf,
+    partition: u32,
+    /// Ids in the table at which it is sealed.
+    table_ids_max: usize,
+    next_run: u64,
+    sealed_to: u64,
+    /// Events that were covered since the manifest was written.
+    unsealed_events: u64,
+    merging: bool,
+    view: Arc<RwLock<View>>,
+}
+
+/// Looks ids up in an index; cheap to clone, for any thread.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    view: Arc<RwLock<View>>,
+}
+
+impl Reader {
+    /// What the index holds of each id, in order. Reads files where a filter says "perhaps".
+    ///
+    /// Errors: a file can't be read, or is damaged.
+    pub fn find(&self, ids: &[EventId]) -> Result<Vec<Option<FirstCopy>>, IndexError> {
+        let ids: Vec<u128> = ids.iter().map(|id| id.as_u128()).collect();
+        let (mut found, runs) = {
+            let view = self.view.read();
+            let found: Vec<Option<Entry>> = ids.iter().map(|id| view.in_table(*id)).collect();
+            (found, Arc::clone(&view.runs))
+        };
+        for placed in runs.iter() {
+            placed.run.find(&ids, &mut found)?;
+        }
+        Ok(found.into_iter().map(|entry| entry.map(|entry| entry.first())).collect())
+    }
+
+    /// Every id whose first copy is before this position is found.
+    #[must_use]
+    pub fn covered_to(&self) -> Position {
+        Position::from_u64(self.view.read().covered_to)
+    }
+
+    /// Number of ids.
+    #[must_use]
+    pub fn ids(&self) -> u64 {
+        let view = self.view.read();
+        view.table.len() as u64 + view.runs.iter().map(|placed| placed.run.entries()).sum::<u64>()
+    }
+
+    /// Bytes of memory that ids take.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let view = self.view.read();
+        view.table.allocation_size()
+            + view.runs.iter().map(|placed| placed.run.memory_bytes()).sum::<usize>()
+    }
+}
+
+impl View {
+    fn in_table(&self, id: u128) -> Option<Entry> {
+        let (position, content_hash) = *self.table.get(&id)?;
+        Some(Entry { id, position, content_hash })
+    }
+}
+
+impl Index {
+    /// Opens the index of `partition` in `dir`; an absent one is empty. Files that a crash left
+    /// over are deleted. The table is sealed at `table_ids_max` ids.
+    ///
+    /// Errors: a file can't be read, or is damaged: then [`Index::create`] and build it again.
+    pub fn open(dir: &Path, partition: u32, table_ids_max: usize) -> Result<Self, IndexError> {
+        fs::create_dir_all(dir).map_err(IndexError::io(dir))?;
+        let manifest = Manifest::read(dir, partition)?.unwrap_or(Manifest {
+            partition,
+            position: 0,
+            runs: Vec::new(),
+        });
+        delete_unlisted(dir, &manifest)?;
+        let runs = manifest
+            .runs
+            .iter()
+            .map(|listed| {
+                let run = Arc::new(Run::open(&listed.path(dir))?);
+                Ok(Placed { listed: *listed, run })
+            })
+            .collect::<Result<Arc<[_]>, IndexError>>()?;
+        let next_run = runs.iter().map(|placed| placed.listed.number + 1).max().unwrap_or(0);
+        let view = View { table: HashMap::new(), runs, covered_to: manifest.position };
+        Ok(Self {
+            dir: dir.to_owned(),
+            partition,
+            table_ids_max,
+            next_run,
+            sealed_to: manifest.position,
+            unsealed_events: 0,
+            merging: false,
+            view: Arc::new(RwLock::new(view)),
+        })
+    }
+
+    /// An empty index in the place of whatever is in `dir`.
+    pub fn create(dir: &Path, partition: u32, table_ids_max: usize) -> Result<Self, IndexError> {
+        if dir.exists() {
+            let empty = Manifest { partition, position: 0, runs: Vec::new() };
+            // First what names the runs, so that no crash leaves a manifest with missing files.
+            empty.write(dir)?;
+        }
+        Self::open(dir, partition, table_ids_max)
+    }
+
+    /// For look-ups, also from elsewhere.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader { view: Arc::clone(&self.view) }
+    }
+
+    /// As [`Reader::find`].
+    pub fn find(&self, ids: &[EventId]) -> Result<Vec<Option<FirstCopy>>, IndexError> {
+        self.reader().find(ids)
+    }
+
+    /// Every id whose first copy is before this position is found.
+    #[must_use]
+    pub fn covered_to(&self) -> Position {
+        self.reader().covered_to()
+    }
+
+    /// What survives a crash: the log may drop what is before it.
+    #[must_use]
+    pub fn sealed_to(&self) -> Position {
+        Position::from_u64(self.sealed_to)
+    }
+
+    /// Takes up a chunk's new ids; with them all positions before `to` are covered. `events` is
+    /// the number of the chunk's events, repeats included. Ids of positions that are covered
+    /// already, as when a chunk is done twice, are passed over.
+    ///
+    /// Errors: nothing is changed then, and the same call may be repeated.
+    pub fn remember(&mut self, new: &[Entry], to: Position, events: u64) -> Result<(), IndexError> {
+        let covered_to = self.view.read().covered_to;
+        let new = || new.iter().filter(|entry| entry.position >= covered_to);
+        let held = self.view.read().table.len() + new().count();
+        let events = self.unsealed_events + events;
+        if held >= self.table_ids_max || events >= self.events_max() {
+            self.seal(new(), to.as_u64())?;
+        } else {
+            let mut view = self.view.write();
+            for entry in new() {
+                view.table.insert(entry.id, (entry.position, entry.content_hash));
+            }
+            view.covered_to = view.covered_to.max(to.as_u64());
+            self.unsealed_events = events;
+        }
+        Ok(())
+    }
+
+    fn events_max(&self) -> u64 {
+        (self.table_ids_max as u64).saturating_mul(EVENTS_PER_TABLE)
+    }
+
+    /// Writes the table and `new` as a run, then the manifest, then shows both to the readers.
+    fn seal<'e>(
+        &mut self,
+        new: impl Iterator<Item = &'e Entry>,
+        to: u64,
+    ) -> Result<(), IndexError> {
+        let mut entries: Vec<Entry> = new.copied().collect();
+        let to = {
+            let view = self.view.read();
+            entries.extend(view.table.iter().map(|(id, (position, content_hash))| Entry {
+                id: *id,
+                position: *position,
+                content_hash: *content_hash,
+            }));
+            view.covered_to.max(to)
+        };
+        let mut runs = self.view.read().runs.to_vec();
+        runs.extend(self.write_run(entries)?);
+        self.write_manifest(&runs, to)?;
+        let mut view = self.view.write();
+        view.runs = runs.into();
+        view.table.clear();
+        view.covered_to = to;
+        Ok(())
+    }
+
+    /// Sorts entries and writes them as a run of the level that fits their number; none when empty.
+    fn write_run(&mut self, mut entries: Vec<Entry>) -> Result<Option<Placed>, IndexError> {
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        entries.sort_unstable();
+        entries.dedup_by_key(|entry| entry.id);
+        let listed = Listed { number: self.take_number(), level: self.level_of(entries.len()) };
+        let mut writer = RunWriter::create(&listed.path(&self.dir))?;
+        for entry in &entries {
+            writer.push(entry)?;
+        }
+        Ok(Some(Placed { listed, run: Arc::new(writer.finish()?) }))
+    }
+
+    fn write_manifest(&mut self, runs: &[Placed], position: u64) -> Result<(), IndexError> {
+        let runs = runs.iter().map(|placed| placed.listed).collect();
+        Manifest { partition: self.partition, position, runs }.write(&self.dir)?;
+        self.sealed_to = position;
+        self.unsealed_events = 0;
+        Ok(())
+    }
+
+    fn take_number(&mut self) -> u64 {
+        let number = self.next_run;
+        self.next_run += 1;
+        number
+    }
+
+    /// A full table is level 0, ten of them level 1, and so on.
+    fn level_of(&self, entries: usize) -> u32 {
+        let tables = entries / self.table_ids_max.max(1);
+        tables.checked_ilog10().unwrap_or(0)
+    }
+
+    /// The merge that is due, if any and if none is under way. Hand it to [`Merge::run`], and its
+    /// outcome to [`Index::install`] or [`Index::abandon`].
+    pub fn due_merge(&mut self) -> Option<Merge> {
+        if self.merging {
+            return None;
+        }
+        let runs = Arc::clone(&self.view.read().runs);
+        let highest = runs.iter().map(|placed| placed.listed.level).max()?;
+        let level = (0..=highest).find(|level| {
+            runs.iter().filter(|placed| placed.listed.level == *level).count() >= MERGE_RUNS
+        })?;
+        self.merging = true;
+        let inputs = runs
+            .iter()
+            .filter(|placed| placed.listed.level == level)
+            .map(|placed| Arc::clone(&placed.run))
+            .collect();
+        let number = self.take_number();
+        Some(Merge { inputs, level: level + 1, path: run_path(&self.dir, number) })
+    }
+
+    /// Puts a merged run in the place of its inputs and deletes their files.
+    ///
+    /// Errors: the inputs stay in use.
+    pub fn install(&mut self, merged: Merged) -> Result<(), IndexError> {
+        self.merging = false;
+        let Merged { inputs, level, run } = merged;
+        let replaced = |placed: &Placed| inputs.iter().any(|run| Arc::ptr_eq(run, &placed.run));
+        let current = Arc::clone(&self.view.read().runs);
+        let number = run_number(run.path());
+        let mut runs: Vec<Placed> = current.iter().filter(|run| !replaced(run)).cloned().collect();
+        let (Some(number), true) = (number, runs.len() + inputs.len() == current.len()) else {
+            // The index was built anew meanwhile; what was merged is no longer part of it.
+            return remove(run.path());
+        };
+        runs.push(Placed { listed: Listed { number, level }, run: Arc::new(run) });
+        self.write_manifest_runs(&runs)?;
+        self.view.write().runs = runs.into();
+        inputs.iter().try_for_each(|run| remove(run.path()))
+    }
+
+    /// A merge replaces runs; what they cover stays.
+    fn write_manifest_runs(&mut self, runs: &[Placed]) -> Result<(), IndexError> {
+        let runs = runs.iter().map(|placed| placed.listed).collect();
+        Manifest { partition: self.partition, position: self.sealed_to, runs }.write(&self.dir)
+    }
+
+    /// Says that the merge under way failed; it will be due again.
+    pub fn abandon(&mut self) {
+        self.merging = false;
+    }
+}
+
+fn run_number(path: &Path) -> Option<u64> {
+    path.file_stem()?.to_str()?.parse().ok()
+}
+
+fn remove(path: &Path) -> Result<(), IndexError> {
+    fs::remove_file(path).map_err(IndexError::io(path))
+}
+
+/// Deletes the files of `dir` that a crash left without a manifest that names them.
+fn delete_unlisted(dir: &Path, manifest: &Manifest) -> Result<(), IndexError> {
+    for found in fs::read_dir(dir).map_err(IndexError::io(dir))? {
+        let path = found.map_err(IndexError::io(dir))?.path();
+        let ours = match path.extension().and_then(|extension| extension.to_str()) {
+            Some(durable::TEMPORARY) => true,
+            Some("run") => !manifest.runs.iter().any(|listed| listed.path(dir) == path),
+            _ => false,
+        };
+        if ours {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! The aggregator: takes each partition of the event log into ClickHouse, every event exactly once.
+//!
+//! ```text
+//! protocol   what is done in which order, and what after a failure: a pure state machine
+//! dedup      the exact index of seen ids of a partition
+//! chunk      a range of the log, decoded
+//! rollup     a chunk's events as rows of usage: pure
+//! driver     one task for each partition: protocol, executor (the IO), renewals of the lease
+//! known      the indexes as the edge asks them in `weir up`
+//! verifier   compares what is stored with what was meant to be
+//! ```
+//!
+//! It knows nothing of prices, plans or invoices, and nothing of HTTP.
+
+mod catch_up;
+pub mod chunk;
+mod config;
+mod connect;
+pub mod dedup;
+mod driver;
+mod error;
+mod executor;
+mod known;
+mod lag;
+mod metrics;
+pub mod protocol;
+pub mod rollup;
+mod verifier;
+
+pub use config::{Config, ConfigInvalid, DEFAULTS};
+pub use connect::{Arguments, connect};
+pub use error::AggregatorError;
+pub use known::Known;
+pub use metrics::describe as describe_metrics;
+
+use parking_lot::Mutex;
+use sqlx::PgPool;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU64},
+    },
+};
+use tokio::{sync::Semaphore, task::JoinSet};
+use weir_catalog::Catalog;
+use weir_events::KnownIds;
+use weir_log::EventLog;
+use weir_runtime::{Clock, Shutdown};
+use weir_store::StoreError;
+use weir_usage::ClickHouse;
+
+/// What the aggregator works with.
+pub struct AggregatorDeps {
+    pub log: Arc<dyn EventLog>,
+    /// Migrated.
+    pub usage: ClickHouse,
+    /// Migrated.
+    pub pool: PgPool,
+    pub catalog: Arc<Catalog>,
+    pub clock: Clock,
+    /// Where the indexes live; nobody else writes there.
+    pub index_dir: PathBuf,
+    /// The same after a restart, so that it has its partitions back at once; 1 to 255 characters,
+    /// and different from every other aggregator's.
+    pub owner: String,
+    pub config: Config,
+}
+
+/// How far a partition is, for those who watch.
+#[derive(Default)]
+struct Progress {
+    owned: AtomicBool,
+    /// Offset.
+    committed: AtomicU64,
+    /// When the newest event that is stored was received, Unix microseconds; 0: none yet.
+    received_at_us: AtomicI64,
+    /// The watermark, Unix microseconds; 0: none yet.
+    marked_us: AtomicI64,
+}
+
+/// What all partitions' tasks share.
+struct Shared {
+    log: Arc<dyn EventLog>,
+    usage: ClickHouse,
+    pool: PgPool,
+    catalog: Arc<Catalog>,
+    clock: Clock,
+    index_dir: PathBuf,
+    owner: String,
+    config: Config,
+    known: Arc<Known>,
+    progress: Vec<Progress>,
+    /// Chunks that may be in memory at once.
+    decoding: Arc<Semaphore>,
+    /// Held by the one index merge that runs.
+    merging: Arc<Mutex<()>>,
+}
+
+/// A running aggregator.
+pub struct Aggregator {
+    known: Arc<Known>,
+    tasks: JoinSet<()>,
+}
+
+impl Aggregator {
+    /// Makes sure of the partitions in Postgres and starts a task for each. What fails afterwards
+    /// is tried again until `shutdown`.
+    ///
+    /// Errors: an invalid configuration; `PartitionCount` where the deployment has another number
+    /// of partitions than the log; Postgres not reachable.
+    pub async fn start(deps: AggregatorDeps, shutdown: Shutdown) -> Result<Self, AggregatorError> {
+        deps.config.validate()?;
+        let partitions = deps.log.partitions();
+        let mut connection = deps.pool.acquire().await.map_err(StoreError::from)?;
+        weir_store::partitions::ensure(&mut connection, partitions).await?;
+        drop(connection);
+        let known = Arc::new(Known::new(partitions));
+        let AggregatorDeps { log, usage, pool, catalog, clock, index_dir, owner, config } = deps;
+        let shared = Arc::new(Shared {
+            decoding: Arc::new(Semaphore::new(config.chunk.in_flight_max)),
+            merging: Arc::default(),
+            progress: (0..partitions).map(|_| Progress::default()).collect(),
+            known: Arc::clone(&known),
+            log,
+            usage,
+            pool,
+            catalog,
+            clock,
+            index_dir,
+            owner,
+            config,
+        });
+        let mut tasks = JoinSet::new();
+        for partition in 0..partitions {
+            tasks.spawn(driver::run(Arc::clone(&shared), partition, shutdown.clone()));
+        }
+        tasks.spawn(lag::run(Arc::clone(&shared), shutdown.clone()));
+        tasks.spawn(verifier::run(shared, shutdown));
+        Ok(Self { known, tasks })
+    }
+
+    /// The ids this process has seen, for an edge in the same process.
+    #[must_use]
+    pub fn known(&self) -> Arc<dyn KnownIds> {
+        Arc::clone(&self.known) as Arc<dyn KnownIds>
+    }
+
+    /// Waits until every task has ended, which they do after `shutdown`. Dropping it instead kills
+    /// them where they stand, which is as safe as a crash.
+    pub async fn join(mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a task of the aggregator failed");
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The aggregator's metrics, declared once.
+
+use crate::rollup::Tally;
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use std::time::Duration;
+
+const LAG_EVENTS: &str = "aggregator_lag_events";
+const LAG_SECONDS: &str = "aggregator_lag_seconds";
+const WATERMARK_AGE_SECONDS: &str = "aggregator_watermark_age_seconds";
+const EVENTS_TOTAL: &str = "aggregator_events_total";
+const FIELDS_MISSING_TOTAL: &str = "aggregator_fields_missing_total";
+const CHUNKS_TOTAL: &str = "aggregator_chunks_total";
+const CHUNK_EVENTS: &str = "aggregator_chunk_events";
+const INSERT_SECONDS: &str = "aggregator_insert_seconds";
+const DECIDE_SECONDS: &str = "aggregator_decide_seconds";
+const DEDUP_IDS: &str = "aggregator_dedup_ids";
+const DEDUP_MEMORY_BYTES: &str = "aggregator_dedup_memory_bytes";
+const DEDUP_REBUILDS_TOTAL: &str = "aggregator_dedup_rebuilds_total";
+const RECORDS_DROPPED_TOTAL: &str = "aggregator_records_dropped_total";
+const ERRORS_TOTAL: &str = "aggregator_errors_total";
+const CHUNKS_VERIFIED_TOTAL: &str = "aggregator_chunks_verified_total";
+const CHUNKS_DIFFERING_TOTAL: &str = "aggregator_chunks_differing_total";
+
+/// Gives every metric its help text. Call once the recorder is installed.
+pub fn describe() {
+    describe_gauge!(LAG_EVENTS, "Records of a partition's log that are not yet in ClickHouse");
+    describe_gauge!(LAG_SECONDS, Unit::Seconds, "Age of the oldest event not yet in ClickHouse");
+    describe_gauge!(WATERMARK_AGE_SECONDS, Unit::Seconds, "Age of a partition's watermark");
+    describe_counter!(EVENTS_TOTAL, "Events read, by what became of them");
+    describe_counter!(FIELDS_MISSING_TOTAL, "Events not counted by a metric for want of its field");
+    describe_counter!(CHUNKS_TOTAL, "Chunks written");
+    describe_histogram!(CHUNK_EVENTS, "Events of a chunk");
+    describe_histogram!(INSERT_SECONDS, Unit::Seconds, "Time to insert a chunk");
+    describe_histogram!(DECIDE_SECONDS, Unit::Seconds, "Time to judge and roll up a chunk");
+    describe_gauge!(DEDUP_IDS, "Ids in a partition's index");
+    describe_gauge!(DEDUP_MEMORY_BYTES, Unit::Bytes, "Memory of a partition's index");
+    describe_counter!(DEDUP_REBUILDS_TOTAL, "Indexes built again, by where from");
+    describe_counter!(RECORDS_DROPPED_TOTAL, "Log records that could not be read, by reason");
+    describe_counter!(ERRORS_TOTAL, "Failures that are tried again, by what failed");
+    describe_counter!(CHUNKS_VERIFIED_TOTAL, "Chunks whose stored rows were counted");
+    describe_counter!(CHUNKS_DIFFERING_TOTAL, "Chunks whose stored rows differ from their intent");
+}
+
+/// The metrics of one partition.
+#[derive(Debug, Clone)]
+pub(crate) struct PartitionMetrics {
+    partition: String,
+}
+
+impl PartitionMetrics {
+    pub fn new(partition: u32) -> Self {
+        Self { partition: partition.to_string() }
+    }
+
+    pub fn lag(&self, records: u64, age: Duration) {
+        gauge!(LAG_EVENTS, "partition" => self.partition.clone()).set(records as f64);
+        gauge!(LAG_SECONDS, "partition" => self.partition.clone()).set(age.as_secs_f64());
+    }
+
+    pub fn watermark_age(&self, age: Duration) {
+        gauge!(WATERMARK_AGE_SECONDS, "partition" => self.partition.clone()).set(age.as_secs_f64());
+    }
+
+    pub fn index(&self, ids: u64, memory_bytes: usize) {
+        gauge!(DEDUP_IDS, "partition" => self.partition.clone()).set(ids as f64);
+        gauge!(DEDUP_MEMORY_BYTES, "partition" => self.partition.clone()).set(memory_bytes as f64);
+    }
+}
+
+pub(crate) fn chunk_done(events: u64, tally: &Tally) {
+    counter!(CHUNKS_TOTAL).increment(1);
+    histogram!(CHUNK_EVENTS).record(events as f64);
+    let outcomes = [
+        ("new", tally.new - tally.unmatched),
+        ("unmatched", tally.unmatched),
+        ("duplicate", tally.duplicates),
+        ("conflict", tally.conflicts),
+    ];
+    for (outcome, count) in outcomes {
+        counter!(EVENTS_TOTAL, "outcome" => outcome).increment(count);
+    }
+    counter!(FIELDS_MISSING_TOTAL).increment(tally.fields_missing);
+}
+
+pub(crate) fn inserted(elapsed: Duration) {
+    histogram!(INSERT_SECONDS).record(elapsed.as_secs_f64());
+}
+
+pub(crate) fn decided(elapsed: Duration) {
+    histogram!(DECIDE_SECONDS).record(elapsed.as_secs_f64());
+}
+
+pub(crate) fn index_rebuilt(source: &'static str) {
+    counter!(DEDUP_REBUILDS_TOTAL, "from" => source).increment(1);
+}
+
+pub(crate) fn record_dropped(reason: &'static str) {
+    counter!(RECORDS_DROPPED_TOTAL, "reason" => reason).increment(1);
+}
+
+pub(crate) fn failed(operation: &'static str) {
+    counter!(ERRORS_TOTAL, "operation" => operation).increment(1);
+}
+
+pub(crate) fn verified(chunks: u64, differing: u64) {
+    counter!(CHUNKS_VERIFIED_TOTAL).increment(chunks);
+    counter!(CHUNKS_DIFFERING_TOTAL).increment(differing);
+}

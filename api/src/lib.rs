@@ -1,0 +1,134 @@
+//! The API role: catalog, customers, subscriptions, invoices and usage, as gRPC and as REST on one
+//! port. REST enters the gRPC router, so permissions, idempotency and measurement exist once.
+
+pub mod billable_metrics;
+pub mod config;
+pub mod context;
+pub mod customers;
+pub mod descriptors;
+pub mod error;
+pub mod events;
+pub mod fields;
+pub mod invoices;
+pub mod layers;
+pub mod lists;
+pub mod mask;
+pub mod metrics;
+pub mod openapi;
+pub mod plans;
+pub mod refusal;
+pub mod request_id;
+pub mod rest;
+mod role;
+pub mod subscriptions;
+pub mod unsupported;
+pub mod usage;
+
+pub use config::Config;
+pub use context::{Api, ApiDeps};
+pub use role::{RoleOptions, run};
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::on,
+};
+use error::OpError;
+use refusal::Refusal;
+use std::sync::Arc;
+use tonic::{Status, service::Routes};
+use tower::ServiceExt;
+use weir_proto::v2::{
+    billable_metric_service_server::BillableMetricServiceServer,
+    customer_service_server::CustomerServiceServer, event_service_server::EventServiceServer,
+    invoice_service_server::InvoiceServiceServer, plan_service_server::PlanServiceServer,
+    subscription_service_server::SubscriptionServiceServer,
+};
+
+/// The rpcs whose REST calls go to the ingest role as they are: it checks keys itself and takes
+/// bodies that no message can hold.
+const INGESTED: [&str; 2] = ["EventService.Ingest", "EventService.IngestBatch"];
+
+/// gRPC, its reflection and REST.
+///
+/// Panics: two rpcs claim the same route; every test would see it.
+pub fn router(deps: ApiDeps) -> Router {
+    let bounds = deps.config.bounds();
+    let (pool, clock, events) = (deps.pool.clone(), deps.clock.clone(), deps.events.clone());
+    let grpc = grpc(Api::new(deps)).layer(from_fn(layers::permit));
+    let is_ingested = |rpc: &descriptors::Rpc| INGESTED.contains(&rpc.label.as_str());
+    let rest = rest::router(descriptors::rpcs(), &grpc, is_ingested);
+    let called = grpc
+        .reset_fallback()
+        .merge(rest)
+        .route_layer(from_fn_with_state(pool, layers::authenticate))
+        .route_layer(from_fn_with_state(bounds, layers::bound));
+    called
+        .merge(ingested(events))
+        .merge(reflection())
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(clock, request_id::identify))
+}
+
+fn grpc(api: Api) -> Router {
+    let limit = rest::BODY_BYTES_MAX;
+    Routes::default()
+        .add_service(BillableMetricServiceServer::new(api.clone()).max_decoding_message_size(limit))
+        .add_service(PlanServiceServer::new(api.clone()).max_decoding_message_size(limit))
+        .add_service(CustomerServiceServer::new(api.clone()).max_decoding_message_size(limit))
+        .add_service(SubscriptionServiceServer::new(api.clone()).max_decoding_message_size(limit))
+        .add_service(InvoiceServiceServer::new(api.clone()).max_decoding_message_size(limit))
+        .add_service(
+            EventServiceServer::new(api).max_decoding_message_size(events::BATCH_BYTES_MAX),
+        )
+        .into_axum_router()
+}
+
+/// What describes the API to tools; it needs no key, since it says no more than the documentation.
+fn reflection() -> Router {
+    let build = |make: fn(tonic_reflection::server::Builder<'static>) -> Option<Routes>| {
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(weir_proto::FILE_DESCRIPTOR_SET);
+        let routes = make(builder).unwrap_or_default();
+        routes.into_axum_router().reset_fallback()
+    };
+    build(|builder| builder.build_v1().ok().map(Routes::new))
+        .merge(build(|builder| builder.build_v1alpha().ok().map(Routes::new)))
+}
+
+/// The REST routes of [`INGESTED`].
+fn ingested(events: Option<Router>) -> Router {
+    let events = Arc::new(events);
+    let rpcs = descriptors::rpcs().iter().filter(|rpc| INGESTED.contains(&rpc.label.as_str()));
+    rpcs.flat_map(|rpc| &rpc.bindings).fold(Router::new(), |router, binding| {
+        let events = events.clone();
+        let handler = move |request: Request| async move {
+            match events.as_ref().clone() {
+                Some(events) => {
+                    events.oneshot(request).await.unwrap_or_else(|never| match never {})
+                }
+                None => layers::answer(events::unavailable(), false),
+            }
+        };
+        router.route(&binding.path, on(rest::filter(&binding.method), handler))
+    })
+}
+
+async fn unknown(request: Request) -> Response {
+    if layers::is_grpc(request.headers()) {
+        return Status::unimplemented("no such rpc").into_http();
+    }
+    Refusal::route_unknown(request.uri().path()).into_response()
+}
+
+async fn wrong_method(request: Request) -> Response {
+    Refusal::method_not_allowed(request.method()).into_response()
+}
+
+/// A method's error as its status.
+pub(crate) fn status(error: impl Into<OpError>) -> Status {
+    Status::from(error.into())
+}

@@ -1,0 +1,17 @@
+//! The API as its callers see it, against a real Postgres.
+
+mod world;
+
+mod billable_metrics;
+mod customers;
+mod documents;
+mod engine;
+mod errors;
+mod events;
+mod grpc;
+mod invoices;
+mod plans;
+mod rest;
+mod rpcs;
+mod subscriptions;
+mod usage;

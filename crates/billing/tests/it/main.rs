@@ -1,0 +1,7 @@
+//! The pure engine from the outside: scenarios, and properties of whole invoices.
+
+mod bills;
+mod facts;
+mod properties;
+mod scenario;
+mod scenarios;

@@ -1,0 +1,3 @@
+//! The catalog on a real Postgres, a database per test.
+
+mod follow;

@@ -1,0 +1,8 @@
+//! The log against real disks and a real broker.
+#![cfg(test)]
+
+mod contract;
+mod crash;
+mod embedded;
+mod kafka;
+mod kafka_broker;

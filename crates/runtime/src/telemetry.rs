@@ -1,0 +1,52 @@
+//! Logs to stderr and metrics for Prometheus.
+
+use anyhow::Context;
+use axum::{Router, routing::get};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::time::Duration;
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+/// Seconds: from a cache hit to the longest request that is let through.
+const SECONDS_BUCKETS: [f64; 13] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// Sends logs to stderr: level from `WEIR_LOG` (default `info`), JSON lines with `WEIR_LOG_FORMAT=json`.
+///
+/// Errors: a filter that can't be read, or a second call in one process.
+pub fn init_logs() -> anyhow::Result<()> {
+    let filter = match std::env::var("WEIR_LOG") {
+        Ok(text) => EnvFilter::try_new(text).context("WEIR_LOG")?,
+        Err(_) => EnvFilter::new("info,sqlx=warn,lsm_tree=warn,fjall=warn"),
+    };
+    let json = std::env::var("WEIR_LOG_FORMAT").is_ok_and(|format| format == "json");
+    let layer = fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    if json {
+        registry.with(layer.json()).try_init()?;
+    } else {
+        registry.with(layer.with_target(false)).try_init()?;
+    }
+    Ok(())
+}
+
+/// Installs the process's metrics recorder.
+///
+/// Errors: a second call in one process.
+pub fn init_metrics() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?
+        .install_recorder()?;
+    Ok(handle)
+}
+
+/// `GET /metrics` in the Prometheus text format. Histograms are drained every 5 seconds.
+pub fn metrics_router(handle: PrometheusHandle) -> Router {
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            upkeep.run_upkeep();
+        }
+    });
+    Router::new().route("/metrics", get(move || std::future::ready(handle.render())))
+}

@@ -1,0 +1,66 @@
+//! Postgres: the catalog, the customers and the invoices, how far the pipeline is, and the clock.
+//! All of Weir's SQL for Postgres is here, one file per aggregate.
+//!
+//! Functions take the connection first, then the organization. Work for one organization runs in
+//! a [`Tx`], where row-level security repeats what each statement says; the pipeline's and the
+//! invoicer's own jobs run on the pool's role.
+//!
+//! Rows are locked in this order: organization, customer, plan, subscription or invoice, and the
+//! catalog version last, which the triggers take.
+
+pub mod api_keys;
+pub mod billable_metrics;
+pub mod billing;
+pub mod billing_failures;
+pub mod catalog;
+pub mod clock;
+pub mod customers;
+pub mod idempotency;
+pub mod intents;
+pub mod invoices;
+pub mod organizations;
+pub mod partitions;
+pub mod plans;
+pub mod subscriptions;
+
+mod columns;
+mod error;
+mod page;
+mod tx;
+
+pub use error::StoreError;
+pub use page::{Cursor, CursorError, LIMIT_DEFAULT, LIMIT_MAX, Page, PageRequest};
+pub use sqlx::{PgConnection, PgPool};
+pub use tx::Tx;
+
+use std::time::Duration;
+
+/// An instant, in UTC, to the microsecond.
+pub type Timestamp = chrono::DateTime<chrono::Utc>;
+
+/// The channel on which Postgres says that the catalog or the test clock has changed.
+pub const CATALOG_CHANNEL: &str = "weir_catalog";
+
+/// Opens a pool of at most `connections_max` connections. Errors: `Unavailable`, or a bad URL.
+pub async fn connect(url: &str, connections_max: u32) -> Result<PgPool, StoreError> {
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .max_connections(connections_max)
+        // Longer than a slow commit, shorter than a client's patience.
+        .acquire_timeout(Duration::from_secs(10))
+        .connect(url)
+        .await?;
+    Ok(pool)
+}
+
+/// Brings the schema up to date. Any number of processes may call it at once.
+/// Errors: a migration that failed, or one that was edited after it had been applied.
+pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
+    sqlx::migrate!("../../migrations/postgres").run(pool).await?;
+    Ok(())
+}
+
+/// Answers when Postgres does. Errors: `Unavailable`.
+pub async fn ping(pool: &PgPool) -> Result<(), StoreError> {
+    sqlx::query("SELECT 1").execute(pool).await?;
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! The store on a real Postgres, a database per test.
+
+mod billing;
+mod catalog;
+mod clock;
+mod customers;
+mod fixtures;
+mod idempotency;
+mod invoices;
+mod lists;
+mod pipeline;
+mod plans;
+mod schema;
+mod subscriptions;
+mod tenancy;

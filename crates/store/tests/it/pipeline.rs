@@ -1,0 +1,235 @@
+//! Partitions and intents: of two owners one wins, and what was open is written again.
+
+use crate::fixtures::{at, month};
+use sqlx::PgPool;
+use std::time::Duration;
+use weir_store::intents::{ChunkCounts, Intent, adopt, find_open, finish, open, recent_done};
+use weir_store::partitions::{claim, ensure, list, min_watermark, release, renew, set_watermark};
+use weir_store::{PgConnection, StoreError};
+
+const LEASE: Duration = Duration::from_secs(600);
+const COUNTS: ChunkCounts = ChunkCounts { events: 5, duplicates: 1, conflicts: 2 };
+
+fn chunk(epoch: u64, from: u64, to: u64) -> Intent {
+    Intent { partition: 0, from, to, catalog_version: 3, epoch }
+}
+
+async fn expire_lease(conn: &mut PgConnection) {
+    sqlx::query("UPDATE log_partitions SET lease_until = clock_timestamp() - interval '1 second'")
+        .execute(conn)
+        .await
+        .unwrap();
+}
+
+/// Polls, with a deadline, until some other session of this database waits for a lock.
+pub async fn until_someone_waits_for_a_lock(pool: &PgPool) {
+    let waits = async {
+        loop {
+            let waiting: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock')",
+            )
+            .fetch_one(pool)
+            .await
+            .unwrap();
+            if waiting {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waits).await.unwrap();
+}
+
+fn is_fenced<T>(result: &Result<T, StoreError>) -> bool {
+    matches!(result, Err(StoreError::Fenced { partition: 0, .. }))
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn the_number_of_partitions_is_fixed_at_creation(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    assert_eq!(min_watermark(&mut conn).await.unwrap(), None);
+    ensure(&mut conn, 4).await.unwrap();
+    ensure(&mut conn, 4).await.unwrap();
+    let result = ensure(&mut conn, 8).await;
+    assert!(
+        matches!(result, Err(StoreError::PartitionCount { existing: 4, wanted: 8 })),
+        "{result:?}"
+    );
+    let all = list(&mut conn).await.unwrap();
+    assert_eq!(all.iter().map(|one| one.partition).collect::<Vec<_>>(), [0, 1, 2, 3]);
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn two_that_make_partitions_at_once_agree(pool: PgPool) {
+    let make = |count| {
+        let pool = pool.clone();
+        async move { ensure(&mut pool.acquire().await.unwrap(), count).await }
+    };
+    let (four, eight) = tokio::join!(make(4), make(8));
+    assert!(four.is_ok() != eight.is_ok(), "{four:?} {eight:?}");
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn a_partition_has_one_owner_until_its_lease_ends_or_is_released(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    ensure(&mut conn, 1).await.unwrap();
+    let first = claim(&mut conn, 0, "a", LEASE).await.unwrap().unwrap();
+    assert_eq!((first.epoch, first.committed, first.open), (1, 0, None));
+    assert_eq!(claim(&mut conn, 0, "b", LEASE).await.unwrap(), None);
+    assert!(renew(&mut conn, 0, 1, LEASE).await.unwrap());
+    assert_eq!(claim(&mut conn, 7, "a", LEASE).await.unwrap(), None, "no such partition");
+
+    let again = claim(&mut conn, 0, "a", LEASE).await.unwrap().unwrap();
+    assert_eq!(again.epoch, 2, "after a crash the same owner need not wait");
+    assert!(!renew(&mut conn, 0, 1, LEASE).await.unwrap());
+
+    expire_lease(&mut conn).await;
+    let other = claim(&mut conn, 0, "b", LEASE).await.unwrap().unwrap();
+    assert_eq!(other.epoch, 3);
+    release(&mut conn, 0, 2).await.unwrap();
+    assert_eq!(
+        claim(&mut conn, 0, "a", LEASE).await.unwrap(),
+        None,
+        "an old epoch releases nothing"
+    );
+    release(&mut conn, 0, 3).await.unwrap();
+    assert!(!renew(&mut conn, 0, 3, LEASE).await.unwrap(), "what is released is not renewed");
+    assert_eq!(claim(&mut conn, 0, "a", LEASE).await.unwrap().unwrap().epoch, 4);
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn of_many_that_claim_at_once_one_wins(pool: PgPool) {
+    ensure(&mut pool.acquire().await.unwrap(), 1).await.unwrap();
+    let claims = (0..6).map(|number| {
+        let pool = pool.clone();
+        tokio::spawn(async move {
+            let mut conn = pool.acquire().await.unwrap();
+            claim(&mut conn, 0, &format!("owner {number}"), LEASE).await.unwrap().is_some()
+        })
+    });
+    let mut winners = 0;
+    for claim in claims.collect::<Vec<_>>() {
+        winners += u32::from(claim.await.unwrap());
+    }
+    assert_eq!(winners, 1);
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn a_chunk_is_opened_and_finished_once(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    ensure(&mut conn, 1).await.unwrap();
+    claim(&mut conn, 0, "a", LEASE).await.unwrap();
+    open(&mut conn, &chunk(1, 0, 10)).await.unwrap();
+    open(&mut conn, &chunk(1, 0, 10)).await.expect("a lost answer may be asked for again");
+    assert!(is_fenced(&open(&mut conn, &chunk(1, 0, 11)).await), "other bounds");
+    assert!(
+        is_fenced(&open(&mut conn, &chunk(1, 10, 20)).await),
+        "not from the committed position"
+    );
+    assert!(is_fenced(&finish(&mut conn, &chunk(1, 0, 11), &COUNTS).await));
+    finish(&mut conn, &chunk(1, 0, 10), &COUNTS).await.unwrap();
+    finish(&mut conn, &chunk(1, 0, 10), &COUNTS)
+        .await
+        .expect("a lost answer may be asked for again");
+    assert!(is_fenced(&open(&mut conn, &chunk(1, 0, 10)).await), "done is done");
+
+    open(&mut conn, &chunk(1, 10, 20)).await.unwrap();
+    assert_eq!(find_open(&mut conn, 0).await.unwrap(), Some(chunk(1, 10, 20)));
+    assert_eq!(list(&mut conn).await.unwrap()[0].committed, 10);
+    let done = recent_done(&mut conn, 10).await.unwrap();
+    assert_eq!(done.len(), 1);
+    assert_eq!((done[0].intent, done[0].counts), (chunk(1, 0, 10), COUNTS));
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn a_new_owner_adopts_the_open_chunk_and_the_old_one_is_fenced(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    ensure(&mut conn, 1).await.unwrap();
+    claim(&mut conn, 0, "a", LEASE).await.unwrap();
+    open(&mut conn, &chunk(1, 0, 10)).await.unwrap();
+    expire_lease(&mut conn).await;
+    let taken = claim(&mut conn, 0, "b", LEASE).await.unwrap().unwrap();
+    assert_eq!((taken.epoch, taken.open), (2, Some(chunk(1, 0, 10))));
+
+    // Before and after the adoption: the old owner can do nothing.
+    for _ in 0..2 {
+        assert!(is_fenced(&open(&mut conn, &chunk(1, 0, 10)).await));
+        assert!(is_fenced(&finish(&mut conn, &chunk(1, 0, 10), &COUNTS).await));
+        assert!(is_fenced(&adopt(&mut conn, 0, 1).await));
+        assert!(!set_watermark(&mut conn, 0, 1, month(2)).await.unwrap());
+        assert!(is_fenced(&open(&mut conn, &chunk(2, 0, 12)).await), "the new one adopts first");
+        assert_eq!(adopt(&mut conn, 0, 2).await.unwrap(), Some(chunk(2, 0, 10)));
+    }
+    finish(&mut conn, &chunk(2, 0, 10), &COUNTS).await.unwrap();
+    assert!(is_fenced(&finish(&mut conn, &chunk(1, 0, 10), &COUNTS).await), "not even once done");
+    assert_eq!(adopt(&mut conn, 0, 2).await.unwrap(), None);
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn an_owner_whose_lease_has_run_out_opens_nothing_but_may_finish(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    ensure(&mut conn, 1).await.unwrap();
+    claim(&mut conn, 0, "a", LEASE).await.unwrap();
+    open(&mut conn, &chunk(1, 0, 10)).await.unwrap();
+    expire_lease(&mut conn).await;
+    finish(&mut conn, &chunk(1, 0, 10), &COUNTS).await.expect("nobody else has claimed");
+    assert!(is_fenced(&open(&mut conn, &chunk(1, 10, 20)).await));
+    assert!(renew(&mut conn, 0, 1, LEASE).await.unwrap());
+    open(&mut conn, &chunk(1, 10, 20)).await.unwrap();
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn an_owner_that_waits_for_a_claim_finds_itself_fenced(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    ensure(&mut conn, 1).await.unwrap();
+    claim(&mut conn, 0, "a", LEASE).await.unwrap();
+    open(&mut conn, &chunk(1, 0, 10)).await.unwrap();
+    expire_lease(&mut conn).await;
+    let mut other = pool.begin().await.unwrap();
+    claim(&mut other, 0, "b", LEASE).await.unwrap().unwrap();
+    let finishing = tokio::spawn({
+        let pool = pool.clone();
+        async move { finish(&mut pool.acquire().await.unwrap(), &chunk(1, 0, 10), &COUNTS).await }
+    });
+    until_someone_waits_for_a_lock(&pool).await;
+    other.commit().await.unwrap();
+    assert!(is_fenced(&finishing.await.unwrap()));
+    assert_eq!(list(&mut conn).await.unwrap()[0].committed, 0);
+    assert_eq!(adopt(&mut conn, 0, 2).await.unwrap(), Some(chunk(2, 0, 10)));
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn the_least_watermark_counts_and_none_goes_back(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    ensure(&mut conn, 2).await.unwrap();
+    claim(&mut conn, 0, "a", LEASE).await.unwrap();
+    claim(&mut conn, 1, "a", LEASE).await.unwrap();
+    assert!(set_watermark(&mut conn, 0, 1, month(3)).await.unwrap());
+    assert_eq!(min_watermark(&mut conn).await.unwrap(), None, "unknown of the other partition");
+    assert!(set_watermark(&mut conn, 1, 1, month(2)).await.unwrap());
+    assert_eq!(min_watermark(&mut conn).await.unwrap(), Some(month(2)));
+    assert!(set_watermark(&mut conn, 1, 1, at("2026-01-01T00:00:00Z")).await.unwrap());
+    assert_eq!(min_watermark(&mut conn).await.unwrap(), Some(month(2)));
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn only_the_last_thousand_done_chunks_are_kept(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    ensure(&mut conn, 1).await.unwrap();
+    sqlx::query(
+        "INSERT INTO chunk_intents (partition, from_position, to_position, catalog_version, epoch,
+             state, events, duplicates, conflicts, done_at)
+         SELECT 0, n, n + 1, 1, 1, 'done', 1, 0, 0, clock_timestamp() FROM generate_series(0, 1099) n",
+    )
+    .execute(&mut *conn)
+    .await
+    .unwrap();
+    sqlx::query("UPDATE log_partitions SET committed = 1100").execute(&mut *conn).await.unwrap();
+    claim(&mut conn, 0, "a", LEASE).await.unwrap();
+    open(&mut conn, &chunk(1, 1100, 1101)).await.unwrap();
+    finish(&mut conn, &chunk(1, 1100, 1101), &COUNTS).await.unwrap();
+    let done = recent_done(&mut conn, 5_000).await.unwrap();
+    assert_eq!(done.len(), 1_000);
+    assert_eq!(done[0].intent.from, 1_100, "newest first");
+    assert_eq!(done.last().unwrap().intent.from, 101);
+}

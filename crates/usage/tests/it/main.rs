@@ -1,0 +1,9 @@
+//! Usage against a real engine: one for the whole binary, one database for each test.
+//!
+//! Tests that stop or kill an engine start their own.
+
+mod chunks;
+mod engine;
+mod events;
+mod support;
+mod totals;

@@ -1,0 +1,128 @@
+//! The shared engine and rows with defaults.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+use weir_events::{Position, event_id};
+use weir_ids::{BillableMetricId, OrganizationId, SubscriptionId};
+use weir_money::Quantity;
+use weir_usage::{
+    ClickHouse, EventRow, Latest, MetricUsage, UsageRow, UsageValueRow, Window, bucket_of,
+    engine::{Engine, EngineOptions},
+};
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_weir-usage-engine");
+pub const ORGANIZATION: OrganizationId = OrganizationId::from_u128(0xA1);
+pub const SUBSCRIPTION: SubscriptionId = SubscriptionId::from_u128(0xB1);
+pub const METRIC: BillableMetricId = BillableMetricId::from_u128(0xC1);
+
+/// A database of its own on the engine that all tests share; the engine ends with this process.
+pub async fn database() -> ClickHouse {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let engine = tokio::task::spawn_blocking(|| {
+        ENGINE.get_or_init(|| {
+            Engine::start(PROGRAM, &shared_dir(), &EngineOptions::default()).unwrap()
+        })
+    });
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let database = engine.await.unwrap().connect(&format!("test_{number}"));
+    database.migrate().await.unwrap();
+    database
+}
+
+/// Nobody drops what a test binary shares, so the next run removes the directories of ended ones.
+fn shared_dir() -> PathBuf {
+    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("weir-usage");
+    for old in std::fs::read_dir(&all).into_iter().flatten().flatten() {
+        if !Path::new("/proc").join(old.file_name()).exists() {
+            let _shared = std::fs::remove_dir_all(old.path());
+        }
+    }
+    all.join(std::process::id().to_string())
+}
+
+pub async fn own_engine(dir: &Path) -> Engine {
+    let dir = dir.to_owned();
+    tokio::task::spawn_blocking(move || {
+        Engine::start(PROGRAM, &dir, &EngineOptions::default()).unwrap()
+    })
+    .await
+    .unwrap()
+}
+
+pub fn at(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+pub fn quantity(text: &str) -> Quantity {
+    text.parse().unwrap()
+}
+
+pub fn event(number: u64) -> EventRow<'static> {
+    let transaction_id = format!("transaction-{number}");
+    EventRow {
+        organization: ORGANIZATION,
+        subscription: Some(SUBSCRIPTION),
+        external_subscription_id: Cow::Borrowed("acme"),
+        code: Cow::Borrowed("tokens"),
+        event_id: event_id(ORGANIZATION, &transaction_id),
+        transaction_id: Cow::Owned(transaction_id),
+        timestamp: at("2026-03-01T10:00:00.000001Z") + TimeDelta::seconds(number.cast_signed()),
+        received_at: at("2026-03-01T12:00:00.654321Z"),
+        partition: 3,
+        position: Position::from_u64(number),
+        content_hash: number ^ u64::MAX,
+        properties: Cow::Borrowed(r#"{"tokens": 9007199254740993, "region": "eu"}"#),
+    }
+}
+
+/// One event of this value at this time.
+pub fn usage(time: &str, value: &str) -> UsageRow {
+    let (at, value) = (at(time), quantity(value));
+    let latest = Latest { timestamp: at, received_at: at, position: Position::ZERO, value };
+    UsageRow {
+        organization: ORGANIZATION,
+        subscription: SUBSCRIPTION,
+        metric: METRIC,
+        bucket: bucket_of(at),
+        events: 1,
+        total: value,
+        greatest: value,
+        latest,
+    }
+}
+
+pub fn value(time: &str, value: &str, added: bool) -> UsageValueRow {
+    let at = at(time);
+    UsageValueRow {
+        organization: ORGANIZATION,
+        subscription: SUBSCRIPTION,
+        metric: METRIC,
+        bucket: bucket_of(at),
+        value: value.to_owned(),
+        timestamp: at,
+        received_at: at,
+        position: Position::ZERO,
+        added,
+    }
+}
+
+pub fn window(start: &str, end: &str) -> Window {
+    (SUBSCRIPTION, at(start), at(end))
+}
+
+pub const MARCH: (&str, &str) = ("2026-03-01T00:00:00Z", "2026-04-01T00:00:00Z");
+
+/// The only metric of the only window.
+pub async fn one(database: &ClickHouse, (start, end): (&str, &str)) -> MetricUsage {
+    let mut all = database.usage(ORGANIZATION, &[window(start, end)]).await.unwrap();
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.remove(0).unwrap()
+}

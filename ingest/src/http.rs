@@ -1,0 +1,200 @@
+//! The routes: from a request to a body in memory, and from verdicts to an answer.
+
+use crate::refusal::Refusal;
+use crate::verdict::{Counts, Listed, Verdict, batch_json, single_json};
+use crate::{Edge, auth, body, format};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use http::{StatusCode, header};
+use std::sync::Arc;
+use weir_events::{BodyError, Format, Rejection, WireEvent, parse_batch, parse_one};
+use weir_ids::OrganizationId;
+
+/// The edge's routes.
+pub fn router(edge: Arc<Edge>) -> Router {
+    Router::new()
+        .route("/api/billing/v2/events", post(single))
+        .route("/api/billing/v2/events/batch", post(batch))
+        .route("/api/billing/v2/events:batchCreate", post(batch))
+        .with_state(edge)
+}
+
+async fn single(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    answer(edge, request, Route::Single).await
+}
+
+async fn batch(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    answer(edge, request, Route::Batch).await
+}
+
+#[derive(Clone, Copy)]
+enum Route {
+    Single,
+    Batch,
+}
+
+/// What a body holds, and so what is answered.
+#[derive(Clone, Copy)]
+enum Shape {
+    Single,
+    Batch(Format, Listed),
+}
+
+async fn answer(edge: Arc<Edge>, request: Request, route: Route) -> Response {
+    let response = match serve(&edge, request, route).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            tracing::debug!(reason = refusal.reason(), "request refused");
+            refusal.into_response()
+        }
+    };
+    edge.metrics.answered(response.status());
+    response
+}
+
+async fn serve(edge: &Arc<Edge>, request: Request, route: Route) -> Result<Response, Refusal> {
+    let config = &edge.config;
+    let retry_after_s = config.load.retry_after_s;
+    let mut place = edge.limits.enter().map_err(|_| Refusal::Overloaded { retry_after_s })?;
+    let (head, body) = request.into_parts();
+    let organization =
+        auth::organization(&head.headers, &edge.catalog, &edge.refresher, retry_after_s).await?;
+    let listed = listed(head.uri.query())?;
+    let encoding = body::Encoding::of(&head.headers)?;
+    let body = body::read(body, encoding, &mut place, config).await?;
+    edge.metrics.bytes.increment(body.len() as u64);
+    let shape = match route {
+        Route::Single => Shape::Single,
+        Route::Batch => Shape::Batch(format::of(&head.headers, &body), listed),
+    };
+    // A task of its own: what has been handed to the log is settled also when the sender is gone.
+    let worker = edge.clone();
+    let task = edge.tasks.spawn(async move {
+        let answer = decide(&worker, organization, body, shape).await;
+        drop(place);
+        answer
+    });
+    match tokio::time::timeout(config.request_timeout(), task).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(panicked)) => {
+            tracing::error!(error = %panicked, "a request's task ended without an answer");
+            Err(Refusal::OutcomeUnknown { retry_after_s })
+        }
+        Err(_) => Err(Refusal::OutcomeUnknown { retry_after_s }),
+    }
+}
+
+fn listed(query: Option<&str>) -> Result<Listed, Refusal> {
+    let mut listed = Listed::All;
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        listed = match pair {
+            "verdicts=all" => Listed::All,
+            "verdicts=failed" => Listed::Failed,
+            other => {
+                let (name, value) = other.split_once('=').unwrap_or((other, ""));
+                return Err(Refusal::BadQuery { name: name.to_owned(), value: value.to_owned() });
+            }
+        };
+    }
+    Ok(listed)
+}
+
+async fn decide(
+    edge: &Edge,
+    organization: OrganizationId,
+    body: Bytes,
+    shape: Shape,
+) -> Result<Response, Refusal> {
+    let max = edge.config.body.events_max;
+    let parsed = match shape {
+        Shape::Single => parse_one(&body).map(|event| vec![event]),
+        Shape::Batch(format, _) => parse_batch(&body, format),
+    };
+    let events = parsed.map_err(|error| match error {
+        BodyError::TooManyEvents { .. } => Refusal::TooManyEvents { max },
+        other => Refusal::NotJson { detail: other.to_string() },
+    })?;
+    if events.len() > max {
+        return Err(Refusal::TooManyEvents { max });
+    }
+    let verdicts = edge.accept(organization, &events).await?;
+    let counts = Counts::of(&verdicts);
+    count(edge, &counts, &verdicts);
+    if counts.is_unavailable() {
+        return Err(Refusal::LogUnavailable { retry_after_s: edge.config.load.retry_after_s });
+    }
+    Ok(match (shape, verdicts.first(), events.first()) {
+        (Shape::Single, Some(verdict), Some(event)) => {
+            json(single_status(verdict), single_json((transaction_id(event), verdict)))
+        }
+        (Shape::Batch(_, listed), ..) => {
+            let lines = events.iter().map(transaction_id).zip(&verdicts);
+            json(StatusCode::OK, batch_json(&counts, listed, lines))
+        }
+        (Shape::Single, ..) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    })
+}
+
+fn transaction_id<'e>(event: &'e Result<WireEvent<'_>, Rejection>) -> Option<&'e str> {
+    match event {
+        Ok(event) => Some(&event.transaction_id),
+        Err(rejection) => rejection.transaction_id.as_deref(),
+    }
+}
+
+fn single_status(verdict: &Verdict) -> StatusCode {
+    match verdict {
+        Verdict::Accepted => StatusCode::ACCEPTED,
+        Verdict::Duplicate => StatusCode::OK,
+        Verdict::Conflict => StatusCode::CONFLICT,
+        Verdict::Rejected(_) => StatusCode::BAD_REQUEST,
+        Verdict::Retry => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn count(edge: &Edge, counts: &Counts, verdicts: &[Verdict]) {
+    let metrics = &edge.metrics;
+    metrics.accepted.increment(counts.accepted);
+    metrics.duplicates.increment(counts.duplicates);
+    metrics.conflicts.increment(counts.conflicts);
+    metrics.retries.increment(counts.retry);
+    metrics.recent_ids.set(edge.recent.len() as f64);
+    if counts.rejected == 0 {
+        return;
+    }
+    let mut reasons = verdicts
+        .iter()
+        .filter_map(|verdict| match verdict {
+            Verdict::Rejected(rejection) => Some(rejection.reason.as_str()),
+            _ => None,
+        })
+        .collect::<Vec<_>>();
+    reasons.sort_unstable();
+    for same in reasons.chunk_by(|a, b| a == b) {
+        metrics.rejected(same[0], same.len() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_known_query_parameters_are_taken() {
+        assert_eq!(listed(None), Ok(Listed::All));
+        assert_eq!(listed(Some("verdicts=failed")), Ok(Listed::Failed));
+        assert_eq!(listed(Some("verdicts=all&")), Ok(Listed::All));
+        let refused = |name: &str, value: &str| {
+            Err(Refusal::BadQuery { name: name.to_owned(), value: value.to_owned() })
+        };
+        assert_eq!(listed(Some("verdicts=none")), refused("verdicts", "none"));
+        assert_eq!(listed(Some("verdict")), refused("verdict", ""));
+    }
+}

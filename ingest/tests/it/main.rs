@@ -1,0 +1,12 @@
+//! The edge over HTTP, in process: real catalog, real embedded log, faults by hand.
+
+mod bodies;
+mod deployment;
+mod faults;
+mod interleavings;
+mod keys;
+mod metrics;
+mod overload;
+mod repeats;
+mod restarts;
+mod verdicts;

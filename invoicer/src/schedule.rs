@@ -1,0 +1,106 @@
+//! When the invoicer works: by schedule, or because an operator asks.
+
+use crate::{
+    InvoicerDeps, InvoicerError, Report,
+    batch::bill_batch,
+    cover::{Cover, cover, wait_for},
+    drafts::finalize_batch,
+    metrics,
+};
+use std::time::Duration;
+use weir_billing::Timestamp;
+use weir_runtime::Shutdown;
+use weir_store::{billing, billing_failures};
+
+/// Bills what is due at or before `as_of` (not later than the present), also what failed before.
+/// Waits a while for the pipeline where it has to; what is not covered then is left and counted.
+/// Errors: a database that is away. What was committed before stays.
+pub async fn invoice_due(deps: &InvoicerDeps, as_of: Timestamp) -> Result<Report, InvoicerError> {
+    let mut conn = deps.pool.acquire().await?;
+    billing_failures::retry_now(&mut conn).await?;
+    let due = billing::count_due(&mut conn, as_of).await?;
+    drop(conn);
+    let covered = if due == 0 {
+        cover(deps, Some(as_of)).await?
+    } else {
+        wait_for(deps, as_of, Duration::from_millis(deps.config.watermark.wait_ms)).await?
+    };
+    if !covered.is_whole() && due > 0 {
+        let (needed, watermark) = (covered.needed, covered.watermark);
+        tracing::warn!(%needed, ?watermark, "the pipeline has not caught up: some of what is due waits");
+    }
+    bill_covered(deps, covered).await
+}
+
+/// Bills by schedule until shutdown. Errors along the way are logged, once each, and tried again.
+pub async fn run(deps: InvoicerDeps, shutdown: Shutdown) {
+    let mut last = Situation::default();
+    while !shutdown.is_cancelled() {
+        // A batch that has begun is ended: the shutdown only stops the waiting.
+        let now = match tick(&deps).await {
+            Ok(situation) => situation,
+            Err(error) => Situation { error: Some(error.to_string()), waiting: last.waiting },
+        };
+        now.log_changes_since(&last);
+        last = now;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(deps.config.interval()) => {}
+        }
+    }
+}
+
+/// What is worth a word when it changes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Situation {
+    error: Option<String>,
+    waiting: bool,
+}
+
+impl Situation {
+    fn log_changes_since(&self, last: &Self) {
+        match (&self.error, &last.error) {
+            (Some(error), before) if Some(error) != before.as_ref() => {
+                tracing::warn!(error, "cannot bill, trying again");
+            }
+            (None, Some(_)) => tracing::info!("billing again"),
+            _ => {}
+        }
+        match (self.waiting, last.waiting) {
+            (true, false) => {
+                tracing::info!("something is due that waits for the aggregator to catch up");
+            }
+            (false, true) => tracing::info!("the aggregator has caught up"),
+            _ => {}
+        }
+    }
+}
+
+async fn tick(deps: &InvoicerDeps) -> Result<Situation, InvoicerError> {
+    let covered = cover(deps, None).await?;
+    let report = bill_covered(deps, covered).await?;
+    if report.created + report.finalized > 0 {
+        tracing::info!(created = report.created, finalized = report.finalized, "billed");
+    }
+    metrics::left_due(report.left);
+    Ok(Situation { error: None, waiting: report.left > 0 && !covered.is_whole() })
+}
+
+/// Bills everything up to the horizon, batch after batch.
+pub(crate) async fn bill_covered(
+    deps: &InvoicerDeps,
+    covered: Cover,
+) -> Result<Report, InvoicerError> {
+    let mut report = Report::default();
+    if let Some(horizon) = covered.horizon {
+        while let Some(batch) = bill_batch(deps, horizon).await? {
+            report.add(batch);
+        }
+        while let Some(batch) = finalize_batch(deps, horizon).await? {
+            report.add(batch);
+        }
+    }
+    let mut conn = deps.pool.acquire().await?;
+    report.left = billing::count_due(&mut conn, covered.as_of).await?;
+    Ok(report)
+}

@@ -1,0 +1,11 @@
+//! The invoicer on a real Postgres and a real ClickHouse engine.
+
+mod advancing;
+mod billing;
+mod drafts;
+mod failures;
+// The files and their reader are those of the pure suite: both must come to the same invoices.
+#[path = "../../../crates/billing/tests/it/scenario.rs"]
+mod scenario;
+mod scenarios;
+mod world;

@@ -1,0 +1,254 @@
+//! `weir up`: every role in one process, with its own log, ClickHouse engine and Postgres.
+
+use crate::{
+    admin,
+    data_dir::{Connections, DataDir},
+    engine, operator,
+};
+use anyhow::Context;
+use axum::Router;
+use chrono::{DateTime, Utc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::task::JoinHandle;
+use weir_aggregator::{Aggregator, AggregatorDeps};
+use weir_api::ApiDeps;
+use weir_catalog::Catalog;
+use weir_ingest::{Ingest, IngestDeps};
+use weir_invoicer::InvoicerDeps;
+use weir_log::{EmbeddedLog, EmbeddedOptions, EventLog};
+use weir_runtime::{
+    Clock, Shutdown,
+    health::{self, Check},
+    postgres::{PostgresOptions, PrivatePostgres},
+    server, telemetry,
+};
+use weir_store::{PgPool, organizations, organizations::Organization};
+use weir_usage::{ClickHouse, engine::Engine};
+
+/// What the private Postgres allows; the pool below takes most of them, operators the rest.
+const POSTGRES_CONNECTIONS_MAX: u16 = 60;
+const POOL_CONNECTIONS_MAX: u32 = 40;
+/// Who owns the partitions: always us, since the directory is locked. A restart takes them at once.
+const OWNER: &str = "up";
+
+/// Options of `weir up`.
+#[derive(Debug, clap::Args)]
+pub struct UpArgs {
+    /// The directory that holds everything; /var/lib/weir for root, else ~/.local/share/weir.
+    #[arg(long, env = "WEIR_DATA")]
+    data: Option<PathBuf>,
+    /// Where REST, gRPC and events are served.
+    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Where Prometheus reads metrics.
+    #[arg(long, env = "METRICS_LISTEN", default_value = "127.0.0.1:9464")]
+    metrics_listen: SocketAddr,
+    /// Partitions of the event log; fixed when the data directory is made.
+    #[arg(long, env = "WEIR_PARTITIONS", default_value_t = 8)]
+    partitions: u32,
+    /// Make a new deployment run on a clock that stands still at this time until
+    /// `weir clock advance` moves it.
+    #[arg(long, env = "WEIR_TEST_CLOCK")]
+    test_clock: Option<DateTime<Utc>>,
+}
+
+/// What runs under the roles.
+struct Parts {
+    postgres: PrivatePostgres,
+    engine: Engine,
+    pool: PgPool,
+    usage: ClickHouse,
+    log: Arc<dyn EventLog>,
+}
+
+/// The roles, started.
+struct Roles {
+    app: Router,
+    checks: Vec<Check>,
+    ingest: Ingest,
+    aggregator: Aggregator,
+    invoicer: JoinHandle<()>,
+}
+
+/// Runs until Ctrl-C or SIGTERM. Errors: a part that doesn't start, or ends by itself.
+pub async fn run(args: UpArgs) -> anyhow::Result<()> {
+    let data = DataDir::resolve(args.data.clone())?;
+    data.create()?;
+    let _lock = data.lock()?;
+    let shutdown = Shutdown::new();
+    server::cancel_on_signals(shutdown.clone())?;
+    let metrics = telemetry::init_metrics()?;
+    // Ports first: a busy one is the commonest reason not to start, and costs nothing to find.
+    let listener = server::bind(args.listen).await?;
+    let metrics_listener = server::bind(args.metrics_listen).await?;
+    let (listen, metrics_listen) = (listener.local_addr()?, metrics_listener.local_addr()?);
+
+    let parts = start_parts(&data, args.partitions).await?;
+    let clock = start_clock(&parts.pool, args.test_clock).await?;
+    let roles = start_roles(&parts, &data, &clock, &shutdown).await?;
+    admin::serve(&data, parts.log.clone(), shutdown.clone())?;
+    data.write_connections(&Connections {
+        database_url: parts.postgres.url(),
+        clickhouse: engine::options(&parts.engine),
+        listen: listen.to_string(),
+        metrics_listen: metrics_listen.to_string(),
+    })?;
+    announce(&parts.pool, &clock, [listen, metrics_listen], data.path()).await?;
+
+    let app = roles.app.clone().merge(health::router(roles.checks.clone()));
+    let metrics = telemetry::metrics_router(metrics);
+    let mut serving = tokio::spawn(server::serve(listener, app, shutdown.clone()));
+    let watching = tokio::spawn(server::serve(metrics_listener, metrics, shutdown.clone()));
+    let ended = tokio::select! {
+        ended = &mut serving => ended?,
+        status = parts.engine.ended() => Err(anyhow::anyhow!("the ClickHouse engine ended: {status:?}")),
+        () = shutdown.cancelled() => Ok(()),
+    };
+    shutdown.cancel();
+    if !serving.is_finished() {
+        serving.await??;
+    }
+    watching.await??;
+    stop(data, roles, parts).await;
+    ended
+}
+
+/// In the order of the stream: nothing new comes in, then what is in is settled, then the rest.
+async fn stop(data: DataDir, roles: Roles, parts: Parts) {
+    data.forget_connections();
+    roles.ingest.drain().await;
+    roles.aggregator.join().await;
+    if let Err(error) = roles.invoicer.await {
+        tracing::error!(%error, "the invoicer did not end in order");
+    }
+    parts.pool.close().await;
+    parts.engine.stop().await;
+    parts.postgres.stop();
+}
+
+async fn start_parts(data: &DataDir, partitions: u32) -> anyhow::Result<Parts> {
+    let postgres_dir = data.part("postgres");
+    let options = PostgresOptions { durable: true, max_connections: POSTGRES_CONNECTIONS_MAX };
+    let postgres = tokio::task::spawn_blocking(move || PrivatePostgres::start(&postgres_dir, options));
+    let clickhouse_dir = data.part("clickhouse");
+    let (postgres, engine) = tokio::join!(postgres, engine::start(&clickhouse_dir));
+    let (postgres, engine) = (postgres?.context("starting Postgres")?, engine?);
+    let pool = weir_store::connect(&postgres.url(), POOL_CONNECTIONS_MAX).await?;
+    let usage = engine.connect(engine::DATABASE);
+    let (postgres_ready, clickhouse_ready) = tokio::join!(weir_store::migrate(&pool), usage.migrate());
+    postgres_ready.context("migrating Postgres")?;
+    clickhouse_ready.context("migrating ClickHouse")?;
+    let log_dir = data.part("log");
+    let log = tokio::task::spawn_blocking(move || {
+        EmbeddedLog::open(&log_dir, partitions, EmbeddedOptions::default())
+    });
+    let log: Arc<dyn EventLog> = Arc::new(log.await?.context("opening the event log")?);
+    Ok(Parts { postgres, engine, pool, usage, log })
+}
+
+/// The deployment's clock. Errors: a test clock is wanted for a deployment on the real one.
+async fn start_clock(pool: &PgPool, wanted: Option<DateTime<Utc>>) -> anyhow::Result<Clock> {
+    let mut conn = pool.acquire().await?;
+    let test = match wanted {
+        Some(at) => Some(weir_store::clock::start_test_clock(&mut conn, at).await?),
+        None => weir_store::clock::test_clock(&mut conn).await?,
+    };
+    Ok(test.map_or_else(Clock::real, |test| Clock::test(test.now)))
+}
+
+async fn start_roles(
+    parts: &Parts,
+    data: &DataDir,
+    clock: &Clock,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Roles> {
+    let (pool, usage) = (parts.pool.clone(), parts.usage.clone());
+    let catalog = Catalog::start(pool.clone(), clock.clone(), shutdown.clone()).await?;
+    let aggregator = Aggregator::start(
+        AggregatorDeps {
+            log: parts.log.clone(),
+            usage: usage.clone(),
+            pool: pool.clone(),
+            catalog: catalog.clone(),
+            clock: clock.clone(),
+            index_dir: data.part("index"),
+            owner: OWNER.to_owned(),
+            config: weir_aggregator::Config::load()?,
+        },
+        shutdown.clone(),
+    )
+    .await?;
+    let ingest = Ingest::start(
+        IngestDeps {
+            log: parts.log.clone(),
+            catalog,
+            clock: clock.clone(),
+            known: Some(aggregator.known()),
+            config: weir_ingest::Config::load()?,
+        },
+        shutdown.clone(),
+    )
+    .await?;
+    let invoicer = InvoicerDeps {
+        pool: pool.clone(),
+        usage: usage.clone(),
+        clock: clock.clone(),
+        config: weir_invoicer::Config::load()?,
+    };
+    let invoicer = tokio::spawn(weir_invoicer::run(invoicer, shutdown.clone()));
+    let mut checks = ingest.checks();
+    checks.extend(database_checks(&pool, &usage));
+    let app = weir_api::router(ApiDeps {
+        pool,
+        usage,
+        clock: clock.clone(),
+        events: Some(ingest.router()),
+        config: weir_api::Config::load()?,
+    });
+    Ok(Roles { app, checks, ingest, aggregator, invoicer })
+}
+
+fn database_checks(pool: &PgPool, usage: &ClickHouse) -> [Check; 2] {
+    let (pool, usage) = (pool.clone(), usage.clone());
+    let postgres = Check::new("postgres", move || {
+        let pool = pool.clone();
+        async move { weir_store::ping(&pool).await.map_err(|error| error.to_string()) }
+    });
+    let clickhouse = Check::new("clickhouse", move || {
+        let usage = usage.clone();
+        async move { usage.ping().await.map_err(|error| error.to_string()) }
+    });
+    [postgres, clickhouse]
+}
+
+/// Prints where everything is and, the first time, makes an organization with a key.
+async fn announce(
+    pool: &PgPool,
+    clock: &Clock,
+    [listen, metrics_listen]: [SocketAddr; 2],
+    data: &Path,
+) -> anyhow::Result<()> {
+    println!("weir is up");
+    println!("  REST, gRPC, events  http://{listen}/api/billing/v2");
+    println!("  health              http://{listen}/readyz");
+    println!("  metrics             http://{metrics_listen}/metrics");
+    println!("  data                {}", data.display());
+    if clock.is_test() {
+        println!("  test clock          {}", clock.now().to_rfc3339());
+    }
+    let mut conn = pool.acquire().await?;
+    if organizations::list(&mut conn).await?.is_empty() {
+        let now = weir_store::clock::database_now(&mut conn).await?;
+        let first = Organization::new(clock.new_id(), "Default", now);
+        organizations::insert(&mut conn, &first).await?;
+        let secret =
+            operator::create_key(&mut conn, first.id, "first", vec!["*".to_owned()]).await?;
+        println!("  API key             {}", secret.expose());
+        println!("                      (shown only now; `weir keys create` makes others)");
+    }
+    Ok(())
+}
