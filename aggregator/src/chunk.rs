@@ -112,12 +112,6 @@ impl Decoded {
         self.headers().map(|header| header.catalog_version).max().unwrap_or(0)
     }
 
-    /// When the newest record was received, in Unix microseconds.
-    #[must_use]
-    pub fn received_at_us(&self) -> Option<i64> {
-        self.headers().map(|header| header.received_at_us).max()
-    }
-
     fn headers(&self) -> impl Iterator<Item = &weir_events::RecordHeader> {
         self.records.iter().map(|(_, record)| &record.header)
     }

@@ -370,7 +370,6 @@ impl Executor {
         let (chunk, decision) = self.decided()?;
         let (chunk, decision) = (Arc::clone(chunk), Arc::clone(decision));
         let (tally, events) = (decision.tally, chunk.len() as u64);
-        let received_at_us = chunk.received_at_us();
         let mut index = self.index.take().ok_or(AggregatorError::NothingInHand)?;
         let (index, remembered) = blocking(move || {
             let entries = new_entries(&chunk.seen(), &decision.verdicts);
@@ -389,10 +388,6 @@ impl Executor {
                 unmatched,
                 "events of no active subscription are stored apart"
             );
-        }
-        let progress = self.shared.progress.get(self.partition as usize);
-        if let (Some(progress), Some(received_at_us)) = (progress, received_at_us) {
-            progress.received_at_us.store(received_at_us, Ordering::Relaxed);
         }
         self.tend_index(to).await?;
         Ok(Event::Remembered)

@@ -58,6 +58,7 @@ pub struct AggregatorDeps {
     /// Migrated.
     pub pool: PgPool,
     pub catalog: Arc<Catalog>,
+    /// Not read: leases and watermarks go by Postgres' clock, events by the time in their records.
     pub clock: Clock,
     /// Where the indexes live; nobody else writes there.
     pub index_dir: PathBuf,
@@ -73,8 +74,6 @@ struct Progress {
     owned: AtomicBool,
     /// Offset.
     committed: AtomicU64,
-    /// When the newest event that is stored was received, Unix microseconds; 0: none yet.
-    received_at_us: AtomicI64,
     /// The watermark, Unix microseconds; 0: none yet.
     marked_us: AtomicI64,
 }
@@ -85,7 +84,6 @@ struct Shared {
     usage: ClickHouse,
     pool: PgPool,
     catalog: Arc<Catalog>,
-    clock: Clock,
     index_dir: PathBuf,
     owner: String,
     config: Config,
@@ -116,7 +114,7 @@ impl Aggregator {
         weir_store::partitions::ensure(&mut connection, partitions).await?;
         drop(connection);
         let known = Arc::new(Known::new(partitions));
-        let AggregatorDeps { log, usage, pool, catalog, clock, index_dir, owner, config } = deps;
+        let AggregatorDeps { log, usage, pool, catalog, clock: _, index_dir, owner, config } = deps;
         let shared = Arc::new(Shared {
             decoding: Arc::new(Semaphore::new(config.chunk.in_flight_max)),
             merging: Arc::default(),
@@ -126,7 +124,6 @@ impl Aggregator {
             usage,
             pool,
             catalog,
-            clock,
             index_dir,
             owner,
             config,

@@ -25,7 +25,7 @@ const CHUNKS_DIFFERING_TOTAL: &str = "aggregator_chunks_differing_total";
 
 /// Gives every metric its help text. Call once the recorder is installed.
 pub fn describe() {
-    describe_gauge!(LAG_EVENTS, "Records of a partition's log that are not yet in ClickHouse");
+    describe_gauge!(LAG_EVENTS, "Log records of a partition not yet in ClickHouse");
     describe_gauge!(LAG_SECONDS, Unit::Seconds, "Age of the oldest event not yet in ClickHouse");
     describe_gauge!(WATERMARK_AGE_SECONDS, Unit::Seconds, "Age of a partition's watermark");
     describe_counter!(EVENTS_TOTAL, "Events read, by what became of them");

@@ -125,9 +125,18 @@ fn test(root: &Path, filter: Option<String>) -> anyhow::Result<()> {
 }
 
 /// Asks a live, migrated Postgres about every query, and keeps the answers in .sqlx.
+/// Without DATABASE_URL it runs itself again under a throw-away Postgres with all migrations.
 fn prepare(root: &Path) -> anyhow::Result<()> {
-    let url = std::env::var("DATABASE_URL")
-        .context("set DATABASE_URL to a Postgres with all migrations applied (`weir migrate`)")?;
+    let Some(url) = std::env::var_os("DATABASE_URL") else {
+        let mut again = Command::new(target(root).join("debug/weir"));
+        again.args(["__with-postgres", "--"]).arg(std::env::current_exe()?).arg("prepare");
+        return run("prepare", again.current_dir(root));
+    };
+    for migration in sorted(&root.join("migrations/postgres"))? {
+        let mut psql = Command::new("psql");
+        psql.args(["-q", "-1", "-v", "ON_ERROR_STOP=1", "-f"]).arg(migration).arg("-d").arg(&url);
+        run("migration", &mut psql)?;
+    }
     let fresh = root.join(".sqlx.new");
     if fresh.exists() {
         std::fs::remove_dir_all(&fresh)?;
@@ -136,7 +145,7 @@ fn prepare(root: &Path) -> anyhow::Result<()> {
     // The macros run only when the crate is compiled, so make it look changed.
     let touched = root.join("crates/store/src/lib.rs");
     std::fs::File::options().append(true).open(&touched)?.set_modified(std::time::SystemTime::now())?;
-    let mut command = cargo_command(root, &["build", "-p", "weir-store"]);
+    let mut command = cargo_command(root, &["test", "-p", "weir-store", "--no-run"]);
     command.env("DATABASE_URL", url).env("SQLX_OFFLINE", "false").env("SQLX_OFFLINE_DIR", &fresh);
     run("prepare", &mut command)?;
     ensure!(fresh.read_dir()?.next().is_some(), "no query was compiled");
@@ -146,6 +155,13 @@ fn prepare(root: &Path) -> anyhow::Result<()> {
     }
     std::fs::rename(fresh, kept)?;
     Ok(())
+}
+
+fn sorted(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = dir.read_dir().with_context(|| format!("{}", dir.display()))?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    Ok(paths)
 }
 
 fn target(root: &Path) -> PathBuf {

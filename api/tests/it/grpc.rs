@@ -5,12 +5,18 @@ use axum::{Json as Body, Router, routing::post};
 use http::StatusCode;
 use serde_json::{Value as Json, json};
 use sqlx::PgPool;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Code, Request};
+use tonic_reflection::pb::v1::{
+    self, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
 use tonic_types::StatusExt;
 use weir_proto::v2::{
     self, billable_metric_service_client::BillableMetricServiceClient,
     event_service_client::EventServiceClient, plan_service_client::PlanServiceClient,
 };
+use weir_runtime::{Shutdown, server};
 
 fn signed<T>(world: &World, message: T) -> Request<T> {
     let mut request = Request::new(message);
@@ -75,6 +81,46 @@ async fn an_unknown_rpc_is_unimplemented(pool: PgPool) {
     sent.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
     let answer = world.send(sent).await;
     assert!(matches!(answer.headers["grpc-status"].to_str(), Ok("12" | "16")), "{answer:?}");
+}
+
+#[sqlx::test(migrations = "../migrations/postgres")]
+async fn grpc_reflection_and_rest_share_one_port(pool: PgPool) {
+    let world = World::new(pool).await;
+    world.metric("calls").await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = Shutdown::new();
+    let _end = shutdown.clone().drop_guard();
+    tokio::spawn(server::serve(listener, world.app.clone(), shutdown));
+
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let channel = endpoint.connect().await.unwrap();
+    let mut metrics = BillableMetricServiceClient::new(channel.clone());
+    let listed = metrics.list(signed(&world, v2::ListBillableMetricsRequest::default())).await;
+    assert_eq!(listed.unwrap().into_inner().total_count, 1);
+
+    let ask = v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(channel);
+    let answers = reflection.server_reflection_info(tokio_stream::iter([ask])).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(services)) = answer.message_response else {
+        panic!("no list of services: {answer:?}");
+    };
+    assert!(services.service.iter().any(|one| one.name == "weir.billing.v2.PlanService"));
+
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let rest = format!(
+        "GET /api/billing/v2/billable-metrics HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\
+         authorization: Bearer {}\r\n\r\n",
+        world.secret.expose()
+    );
+    socket.write_all(rest.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 OK") && text.contains("\"totalCount\":\"1\""), "{text}");
 }
 
 /// Answers as the ingest role does.
