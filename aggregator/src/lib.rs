@@ -24,11 +24,13 @@ mod known;
 mod lag;
 mod metrics;
 pub mod protocol;
+mod role;
 pub mod rollup;
 mod verifier;
 
 pub use config::{Config, ConfigInvalid, DEFAULTS};
-pub use connect::{Arguments, connect};
+pub use connect::{RoleOptions, connect};
+pub use role::run;
 pub use error::AggregatorError;
 pub use known::Known;
 pub use metrics::describe as describe_metrics;

@@ -255,7 +255,7 @@ impl Sums {
                 let added = field("operation_type").is_none_or(|raw| raw.trim() != "\"remove\"");
                 let operation = (timestamp, received_at, position, added);
                 self.values
-                    .entry((place, distinct_of(raw).into()))
+                    .entry((place, distinct_of(raw)))
                     .and_modify(|last| *last = operation.max(*last))
                     .or_insert(operation);
                 Quantity::ZERO

@@ -1,4 +1,4 @@
-//! `docs/openapi.json`, made from the descriptors, so that it can't tell another story than they do.
+//! `docs/openapi.json`, made from the descriptors, so that it can't tell another story.
 
 use crate::descriptors::{self, Binding, Rpc, comment};
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};

@@ -1,8 +1,9 @@
 //! The role as a process of its own, against Postgres and ClickHouse.
 
-use crate::{ApiDeps, Config, metrics, router};
+use crate::{ApiDeps, Config, events::ingest, metrics, router};
 use anyhow::Context;
 use axum::Router;
+use http::Uri;
 use sqlx::PgPool;
 use std::{net::SocketAddr, time::Duration};
 use weir_runtime::{
@@ -10,7 +11,7 @@ use weir_runtime::{
     health::{self, Check},
     server, telemetry,
 };
-use weir_usage::ClickHouse;
+use weir_usage::{ClickHouse, ClickHouseOptions};
 
 /// How often a deployment on a test clock is asked where it stands.
 const CLOCK_INTERVAL: Duration = Duration::from_millis(500);
@@ -18,49 +19,43 @@ const CLOCK_INTERVAL: Duration = Duration::from_millis(500);
 /// Where the role listens and what it connects to.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RoleOptions {
-    /// gRPC and REST.
+    /// gRPC, REST and health.
     #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
-    /// Metrics and health.
+    /// Where Prometheus reads metrics.
     #[arg(long, env = "METRICS_LISTEN", default_value = "0.0.0.0:9464")]
     pub metrics_listen: SocketAddr,
     /// `postgres://…`
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
-    /// `http://host:8123`
-    #[arg(long, env = "CLICKHOUSE_URL")]
-    pub clickhouse_url: String,
-    #[arg(long, env = "CLICKHOUSE_USER", default_value = "default")]
-    pub clickhouse_user: String,
-    #[arg(long, env = "CLICKHOUSE_PASSWORD", default_value = "", hide_env_values = true)]
-    pub clickhouse_password: String,
-    #[arg(long, env = "CLICKHOUSE_DATABASE", default_value = "weir")]
-    pub clickhouse_database: String,
+    #[command(flatten)]
+    pub clickhouse: ClickHouseOptions,
+    /// The ingest role, `http://host:8081`: events posted here are handed to it. Without it they
+    /// answer 503.
+    #[arg(long, env = "INGEST_URL")]
+    pub ingest_url: Option<Uri>,
 }
 
-/// Serves until shutdown. Events are taken by the ingest role on its own port, not here.
+/// Serves until shutdown.
 /// Errors: a database that can't be reached at the start; an address that is taken.
 pub async fn run(options: RoleOptions, config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let handle = telemetry::init_metrics()?;
     metrics::describe();
     let connections_max = config.postgres.connections_max;
     let pool = weir_store::connect(&options.database_url, connections_max).await?;
-    let usage = ClickHouse::connect(
-        &options.clickhouse_url,
-        &options.clickhouse_user,
-        &options.clickhouse_password,
-        &options.clickhouse_database,
-    );
+    let usage = options.clickhouse.connect();
     usage.ping().await.context("ClickHouse")?;
     let clock = Clock::real();
     follow(&pool, &clock).await?;
     tokio::spawn(keep_following(pool.clone(), clock.clone(), shutdown.clone()));
 
-    let observed = telemetry::metrics_router(handle).merge(checks(&pool, &usage));
+    let checks = checks(&pool, &usage);
+    let observed = telemetry::metrics_router(handle);
     let observed_at = server::bind(options.metrics_listen).await?;
     let served_at = server::bind(options.listen).await?;
     tracing::info!(listen = %options.listen, "the API answers");
-    let app = router(ApiDeps { pool, usage, clock, events: None, config });
+    let events = options.ingest_url.map(ingest::proxy);
+    let app = router(ApiDeps { pool, usage, clock, events, config }).merge(checks);
     tokio::try_join!(
         server::serve(served_at, app, shutdown.clone()),
         server::serve(observed_at, observed, shutdown),

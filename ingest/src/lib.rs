@@ -111,7 +111,6 @@ impl Ingest {
     }
 
     /// The routes: `POST /api/billing/v2/events`, `/events/batch` and `/events:batchCreate`.
-    #[must_use]
     pub fn router(&self) -> axum::Router {
         http::router(self.edge.clone())
     }

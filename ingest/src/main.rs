@@ -15,14 +15,14 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Arguments { role, check_config } = Arguments::parse();
+    let arguments = Arguments::parse();
     let config = weir_ingest::Config::load()?;
-    if check_config {
+    if arguments.check_config {
         println!("the configuration is valid");
         return Ok(());
     }
     telemetry::init_logs()?;
     let shutdown = Shutdown::new();
     server::cancel_on_signals(shutdown.clone())?;
-    weir_ingest::run(role, config, shutdown).await
+    weir_ingest::run(arguments.role, config, shutdown).await
 }

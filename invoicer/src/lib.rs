@@ -22,9 +22,6 @@ pub use metrics::describe as describe_metrics;
 pub use role::{RoleOptions, connect, run_role};
 pub use schedule::{invoice_due, run};
 
-/// The role's command line, as `weir invoicer` takes it.
-pub type Args = RoleOptions;
-
 use sqlx::PgPool;
 use weir_billing::Timestamp;
 use weir_runtime::Clock;

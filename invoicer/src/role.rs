@@ -8,7 +8,7 @@ use weir_runtime::{
     health::{self, Check},
     server, telemetry,
 };
-use weir_usage::ClickHouse;
+use weir_usage::ClickHouseOptions;
 
 /// What the role connects to.
 #[derive(Debug, Clone, clap::Args)]
@@ -22,26 +22,14 @@ pub struct RoleOptions {
     /// `postgres://…`
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
-    /// `http://host:8123`
-    #[arg(long, env = "CLICKHOUSE_URL", hide_env_values = true)]
-    pub clickhouse_url: String,
-    #[arg(long, env = "CLICKHOUSE_USER", default_value = "default")]
-    pub clickhouse_user: String,
-    #[arg(long, env = "CLICKHOUSE_PASSWORD", default_value = "", hide_env_values = true)]
-    pub clickhouse_password: String,
-    #[arg(long, env = "CLICKHOUSE_DATABASE", default_value = "weir")]
-    pub clickhouse_database: String,
+    #[command(flatten)]
+    pub clickhouse: ClickHouseOptions,
 }
 
 /// What the role works with. Errors: Postgres or ClickHouse that don't answer.
 pub async fn connect(options: &RoleOptions, config: Config) -> anyhow::Result<InvoicerDeps> {
     let pool = weir_store::connect(&options.database_url, config.postgres.connections_max).await?;
-    let usage = ClickHouse::connect(
-        &options.clickhouse_url,
-        &options.clickhouse_user,
-        &options.clickhouse_password,
-        &options.clickhouse_database,
-    );
+    let usage = options.clickhouse.connect();
     usage.ping().await.context("ClickHouse")?;
     // A test clock, where there is one, is read from Postgres with each look at what is due.
     Ok(InvoicerDeps { pool, usage, clock: Clock::real(), config })

@@ -21,7 +21,7 @@ pub enum Command {
     /// Run the ingest role: take events over HTTP into the log.
     Ingest(weir_ingest::RoleOptions),
     /// Run the aggregator role: stream the log into ClickHouse.
-    Aggregator(weir_aggregator::Arguments),
+    Aggregator(weir_aggregator::RoleOptions),
     /// Run the invoicer role: bill what is due.
     Invoicer(weir_invoicer::RoleOptions),
     /// Run the api role: REST and gRPC.

@@ -82,6 +82,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     server::cancel_on_signals(shutdown.clone())?;
     let metrics = telemetry::init_metrics()?;
+    describe_metrics();
     // Ports first: a busy one is the commonest reason not to start, and costs nothing to find.
     let listener = server::bind(args.listen).await?;
     let metrics_listener = server::bind(args.metrics_listen).await?;
@@ -128,6 +129,12 @@ async fn stop(data: DataDir, roles: Roles, parts: Parts) {
     parts.pool.close().await;
     parts.engine.stop().await;
     parts.postgres.stop();
+}
+
+fn describe_metrics() {
+    weir_aggregator::describe_metrics();
+    weir_invoicer::describe_metrics();
+    weir_api::metrics::describe();
 }
 
 async fn start_parts(data: &DataDir, partitions: u32) -> anyhow::Result<Parts> {

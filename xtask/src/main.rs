@@ -76,7 +76,10 @@ fn main() -> anyhow::Result<()> {
         Task::Lint => lint(&root),
         Task::Tidy => tidy::check(&root),
         Task::Prepare => prepare(&root),
-        Task::Openapi => run("openapi", cargo_command(&root, &["test", "-p", "weir-api", "openapi"]).env("WEIR_BLESS", "1")),
+        Task::Openapi => run(
+            "openapi",
+            cargo_command(&root, &["test", "-p", "weir-api", "openapi"]).env("WEIR_BLESS", "1"),
+        ),
         Task::Bless => {
             let mut command = cargo_command(&root, &["test", "-p", "weir-billing", "scenario"]);
             run("bless", command.env("WEIR_BLESS", "1").env("INSTA_UPDATE", "always"))
@@ -116,7 +119,10 @@ fn lint(root: &Path) -> anyhow::Result<()> {
 /// Builds all, then runs all tests with a throw-away Postgres in DATABASE_URL.
 fn test(root: &Path, filter: Option<String>) -> anyhow::Result<()> {
     step("building the tests");
-    run("build", cargo_command(root, &["test", "--workspace", "--no-run"]).env("SQLX_OFFLINE", "true"))?;
+    run(
+        "build",
+        cargo_command(root, &["test", "--workspace", "--no-run"]).env("SQLX_OFFLINE", "true"),
+    )?;
     step("tests");
     let mut command = Command::new(target(root).join("debug/weir"));
     command.args(["__with-postgres", "--"]).arg(cargo_program()).args(["test", "--workspace"]);
@@ -144,7 +150,10 @@ fn prepare(root: &Path) -> anyhow::Result<()> {
     std::fs::create_dir(&fresh)?;
     // The macros run only when the crate is compiled, so make it look changed.
     let touched = root.join("crates/store/src/lib.rs");
-    std::fs::File::options().append(true).open(&touched)?.set_modified(std::time::SystemTime::now())?;
+    std::fs::File::options()
+        .append(true)
+        .open(&touched)?
+        .set_modified(std::time::SystemTime::now())?;
     let mut command = cargo_command(root, &["test", "-p", "weir-store", "--no-run"]);
     command.env("DATABASE_URL", url).env("SQLX_OFFLINE", "false").env("SQLX_OFFLINE_DIR", &fresh);
     run("prepare", &mut command)?;

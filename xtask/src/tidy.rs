@@ -98,10 +98,15 @@ fn sizes(path: &Path, text: &str) -> Vec<String> {
             continue;
         }
         let closing = format!("{}}}", " ".repeat(indent));
-        let Some(length) = lines[start..].iter().position(|line| **line == closing) else { continue };
+        let Some(length) = lines[start..].iter().position(|line| **line == closing) else {
+            continue;
+        };
         if length + 1 > FUNCTION_LINES_MAX {
             let place = format!("{}:{}", path.display(), start + 1);
-            wrong.push(format!("{place}: a function of {} lines, at most {FUNCTION_LINES_MAX}", length + 1));
+            wrong.push(format!(
+                "{place}: a function of {} lines, at most {FUNCTION_LINES_MAX}",
+                length + 1
+            ));
         }
     }
     wrong
@@ -109,8 +114,11 @@ fn sizes(path: &Path, text: &str) -> Vec<String> {
 
 fn is_function(line: &str) -> bool {
     let mut words = line.split_whitespace();
-    let qualifiers = ["pub", "pub(crate)", "pub(super)", "const", "async", "unsafe", "extern", "\"C\""];
-    words.find(|word| !qualifiers.contains(word)) == Some("fn") && !line.ends_with(';') && !line.ends_with('}')
+    let qualifiers =
+        ["pub", "pub(crate)", "pub(super)", "const", "async", "unsafe", "extern", "\"C\""];
+    words.find(|word| !qualifiers.contains(word)) == Some("fn")
+        && !line.ends_with(';')
+        && !line.ends_with('}')
 }
 
 fn migrations(root: &Path) -> anyhow::Result<Vec<String>> {

@@ -1,4 +1,5 @@
 //! The aggregator from outside.
+#![cfg(test)]
 
 mod index;
 mod parts;

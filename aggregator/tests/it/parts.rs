@@ -114,6 +114,7 @@ pub struct Parts {
 
 impl Parts {
     pub async fn new(pool: PgPool) -> Self {
+        let _ = weir_runtime::telemetry::init_logs();
         write_catalog(&pool).await;
         let dir = tempfile::tempdir().unwrap();
         let log_dir = dir.path().join("log");

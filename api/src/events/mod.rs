@@ -2,6 +2,7 @@
 //! as it is, gRPC is turned into the same HTTP call here. Reads come from ClickHouse.
 
 mod forward;
+pub mod ingest;
 mod read;
 
 use crate::{context::Api, error::OpError, lists::limit, status};

@@ -105,7 +105,7 @@ pub fn value(kind: &Kind, json: Json, path: &str) -> Read {
         Kind::Uint64 | Kind::Fixed64 => whole(&json).map(Value::U64),
         Kind::Enum(descriptor) => enumeration(descriptor, &json),
         Kind::Message(descriptor) => return nested(descriptor, json, path),
-        // Binary floats and bytes have no place near amounts: the tests see to it that no request has any.
+        // Binary floats have no place near amounts: a test sees to it that no request has any.
         Kind::Double | Kind::Float | Kind::Bytes => Err("has a type that JSON calls can't carry"),
     };
     read.map_err(|fault| vec![Violation::new(path, fault)])

@@ -1,4 +1,5 @@
 //! The API as its callers see it, against a real Postgres.
+#![cfg(test)]
 
 mod world;
 

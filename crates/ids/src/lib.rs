@@ -169,9 +169,10 @@ macro_rules! postgres {
             fn decode(
                 value: $crate::sqlx::postgres::PgValueRef<'r>,
             ) -> Result<Self, $crate::sqlx::error::BoxDynError> {
-                let uuid = <$crate::uuid::Uuid as $crate::sqlx::Decode<
-                    $crate::sqlx::Postgres,
-                >>::decode(value)?;
+                let uuid =
+                    <$crate::uuid::Uuid as $crate::sqlx::Decode<$crate::sqlx::Postgres>>::decode(
+                        value,
+                    )?;
                 Ok(Self(uuid.as_u128()))
             }
         }

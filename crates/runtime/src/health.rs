@@ -17,10 +17,7 @@ pub struct Check {
 
 impl Check {
     /// A check called `name`; an `Err` text is shown to whoever asks `/readyz`.
-    pub fn new<F>(
-        name: &'static str,
-        ask: impl Fn() -> F + Send + Sync + 'static,
-    ) -> Self
+    pub fn new<F>(name: &'static str, ask: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<(), String>> + Send + 'static,
     {

@@ -25,11 +25,17 @@ const DATABASE: &str = "weir";
 /// Why the private Postgres does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
-    #[error("no Postgres server found: install the package `postgresql`, or set WEIR_PG_BIN to its bin directory")]
+    #[error(
+        "no Postgres server found: install the package `postgresql`, or set WEIR_PG_BIN to its bin directory"
+    )]
     NotInstalled,
-    #[error("Postgres can't run as root and there is no user `{SERVICE_USER}`: install the package `postgresql`")]
+    #[error(
+        "Postgres can't run as root and there is no user `{SERVICE_USER}`: install the package `postgresql`"
+    )]
     NoServiceUser,
-    #[error("user `{SERVICE_USER}` can't reach {0}: choose a data directory whose parents others may enter, such as /var/lib/weir")]
+    #[error(
+        "user `{SERVICE_USER}` can't reach {0}: choose a data directory whose parents others may enter, such as /var/lib/weir"
+    )]
     Unreachable(PathBuf),
     #[error("{program} failed: {message}")]
     Failed { program: &'static str, message: String },
@@ -237,7 +243,13 @@ impl Tools {
         if self.service.is_some() {
             command.args(["--reuid", SERVICE_USER, "--regid", SERVICE_USER, "--init-groups"]);
         }
-        command.arg("--").arg(self.bin.join("postgres")).arg("-D").arg(dir).arg("-k").arg(socket_dir);
+        command
+            .arg("--")
+            .arg(self.bin.join("postgres"))
+            .arg("-D")
+            .arg(dir)
+            .arg("-k")
+            .arg(socket_dir);
         for setting in settings(options) {
             command.arg("-c").arg(setting);
         }
@@ -279,7 +291,9 @@ fn settings(options: PostgresOptions) -> Vec<String> {
         "log_min_messages=warning".to_owned(),
     ];
     if !options.durable {
-        settings.extend(["fsync", "synchronous_commit", "full_page_writes"].map(|n| format!("{n}=off")));
+        settings.extend(
+            ["fsync", "synchronous_commit", "full_page_writes"].map(|n| format!("{n}=off")),
+        );
     }
     settings
 }
@@ -296,7 +310,8 @@ fn newest_bin() -> Option<PathBuf> {
         .map(|(_, bin)| bin);
     newest.or_else(|| {
         let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path).find(|dir| dir.join("initdb").exists() && dir.join("postgres").exists())
+        std::env::split_paths(&path)
+            .find(|dir| dir.join("initdb").exists() && dir.join("postgres").exists())
     })
 }
 

@@ -1,4 +1,5 @@
 //! The edge over HTTP, in process: real catalog, real embedded log, faults by hand.
+#![cfg(test)]
 
 mod bodies;
 mod deployment;

@@ -1,4 +1,5 @@
 //! The invoicer on a real Postgres and a real ClickHouse engine.
+#![cfg(test)]
 
 mod advancing;
 mod billing;

@@ -146,7 +146,7 @@ impl Case {
                 Some(stated) => ExpectedInvoice {
                     // A finalized invoice says when it became final, not when it was to.
                     finalize: stated.finalize,
-                    ..made.as_far_as(stated)
+                    ..made.kept_as_far_as(stated)
                 },
                 None => made,
             })

@@ -44,7 +44,7 @@ impl Deployment {
         fs::set_permissions(&data, fs::Permissions::from_mode(0o711))?;
         let api = free_address()?;
         let ingest = if kind == LogKind::Embedded { api } else { free_address()? };
-        let metrics = (0..5).map(|_| free_address()).collect::<anyhow::Result<_>>()?;
+        let metrics = (0..4).map(|_| free_address()).collect::<anyhow::Result<_>>()?;
         let exe = std::env::current_exe()?;
         Ok(Self { kind, data, keep, exe, api, ingest, metrics, group: Vec::new(), key: None, services: None })
     }
@@ -134,13 +134,12 @@ impl Deployment {
             ensure!(migrate.status()?.success(), "weir migrate failed");
             self.operator(&["organizations", "create", "Demo"])?;
         }
-        let listen = [("ingest", self.ingest), ("api", self.api)];
+        let listen = [self.ingest, self.api, free_address()?, free_address()?];
         for (n, role) in ["ingest", "api", "aggregator", "invoicer"].into_iter().enumerate() {
             let mut command = self.role(role)?;
-            if let Some((_, address)) = listen.iter().find(|(name, _)| *name == role) {
-                command.env("LISTEN", address.to_string());
-            }
+            command.env("LISTEN", listen[n].to_string());
             command.env("METRICS_LISTEN", self.metrics[n].to_string());
+            command.env("INDEX_DIR", self.data.join("index"));
             self.spawn(command)?;
         }
         Ok(())

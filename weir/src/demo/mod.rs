@@ -2,7 +2,6 @@
 
 mod client;
 mod deployment;
-
 mod report;
 mod trace;
 
@@ -13,11 +12,17 @@ pub use deployment::free_address;
 use indicatif::{ProgressBar, ProgressStyle};
 use report::Row;
 use serde_json::{Value, json};
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+use tokio::task::JoinHandle;
 use trace::{CUSTOMERS, Request, Usage, WHOLE};
 
 /// Events a request carries.
 const BATCH: usize = 250;
+/// Requests on their way when the deployment is killed.
+const BATCHES_IN_FLIGHT: usize = 8;
 const CLOCK_START: &str = "2023-11-17T00:00:00Z";
 const CLOCK_END: &str = "2023-12-02T00:00:00Z";
 
@@ -64,13 +69,13 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let half = events.len() / 2 / BATCH * BATCH;
     step("Posting the first half of the events, then kill -9 of the whole process group");
     let before = post(&client, &events[..half]).await?;
-    let in_flight = tokio::spawn({
-        let (client, batch) = (deployment.client()?, events[half..half + BATCH].to_vec());
-        async move { client.events(&batch).await.unwrap_or_default() }
-    });
-    tokio::task::yield_now().await;
+    let in_flight = start_posting(&deployment, &events[half..])?;
+    // The first answer shows that the others are in the middle of it.
+    while !in_flight.iter().any(JoinHandle::is_finished) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     deployment.kill()?;
-    let in_flight = in_flight.await?;
+    let in_flight = finish_posting(in_flight).await?;
 
     step("Starting it again on the same data");
     deployment.start(None).await?;
@@ -164,6 +169,35 @@ async fn post(client: &Client, events: &[Value]) -> anyhow::Result<Verdicts> {
     }
     bar.finish_and_clear();
     println!("  {} accepted, {} duplicates", sum.accepted, sum.duplicates);
+    Ok(sum)
+}
+
+/// Batches on their way while the deployment is killed; none is waited for.
+fn start_posting(
+    deployment: &Deployment,
+    events: &[Value],
+) -> anyhow::Result<Vec<JoinHandle<anyhow::Result<Verdicts>>>> {
+    let batches = events.chunks(BATCH).take(BATCHES_IN_FLIGHT);
+    batches
+        .map(|batch| {
+            let (client, batch) = (deployment.client()?, batch.to_vec());
+            Ok(tokio::spawn(async move { client.events(&batch).await }))
+        })
+        .collect()
+}
+
+/// What was answered before the end; an error means that the sender knows nothing.
+async fn finish_posting(
+    posting: Vec<JoinHandle<anyhow::Result<Verdicts>>>,
+) -> anyhow::Result<Verdicts> {
+    let (mut sum, mut unanswered) = (Verdicts::default(), 0);
+    for batch in posting {
+        match batch.await? {
+            Ok(verdicts) => sum.accepted += verdicts.accepted,
+            Err(_killed) => unanswered += BATCH,
+        }
+    }
+    println!("  killed: {} more accepted, {unanswered} events without an answer", sum.accepted);
     Ok(sum)
 }
 

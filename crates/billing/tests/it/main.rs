@@ -1,4 +1,5 @@
 //! The pure engine from the outside: scenarios, and properties of whole invoices.
+#![cfg(test)]
 
 mod bills;
 mod facts;

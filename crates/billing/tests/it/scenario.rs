@@ -268,7 +268,7 @@ fn tiers(specs: &[TierSpec]) -> Vec<Tier> {
 
 impl ExpectedInvoice {
     /// The same without what `stated` leaves out, so that the two can be compared.
-    pub fn as_far_as(mut self, stated: &Self) -> Self {
+    pub fn kept_as_far_as(mut self, stated: &Self) -> Self {
         fn keep<T>(value: &mut Option<T>, stated: &Option<T>) {
             if stated.is_none() {
                 *value = None;

@@ -48,7 +48,7 @@ fn check(file: &Path) -> Option<String> {
         .iter()
         .enumerate()
         .map(|(at, made)| match scenario.expect.get(at) {
-            Some(stated) => made.clone().as_far_as(stated),
+            Some(stated) => made.clone().kept_as_far_as(stated),
             None => made.clone(),
         })
         .collect();

@@ -22,7 +22,7 @@ fn open(dir: &Path) -> EmbeddedLog {
 
 /// Some records are a few bytes, some need a file of values.
 fn text(round: &str, writer: usize, count: usize) -> String {
-    let filler = "x".repeat(if count % 3 == 0 { 5 } else { count * 37 % 20_000 });
+    let filler = "x".repeat(if count.is_multiple_of(3) { 5 } else { count * 37 % 20_000 });
     format!("{round}-{writer}-{count}-{filler}")
 }
 

@@ -1,4 +1,5 @@
 //! The private Postgres, for real.
+#![cfg(test)]
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 use weir_runtime::postgres::{PostgresOptions, PrivatePostgres};

@@ -1,4 +1,5 @@
 //! The store on a real Postgres, a database per test.
+#![cfg(test)]
 
 mod billing;
 mod catalog;
