@@ -31,8 +31,10 @@ impl DataDir {
             None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/weir"),
             None => match std::env::var_os("XDG_DATA_HOME") {
                 Some(data) => PathBuf::from(data).join("weir"),
-                None => PathBuf::from(std::env::var_os("HOME").context("set --data: there is no HOME")?)
-                    .join(".local/share/weir"),
+                None => {
+                    PathBuf::from(std::env::var_os("HOME").context("set --data: there is no HOME")?)
+                        .join(".local/share/weir")
+                }
             },
         };
         Ok(Self(std::path::absolute(dir)?))

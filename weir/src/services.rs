@@ -22,7 +22,8 @@ pub struct Services {
 impl Services {
     /// Starts a broker, an engine and a Postgres in `data`.
     pub async fn start(data: &Path) -> anyhow::Result<Self> {
-        let kafka = Path::new("deploy/dev/kafka.sh").canonicalize().context("run it in the repository")?;
+        let kafka =
+            Path::new("deploy/dev/kafka.sh").canonicalize().context("run it in the repository")?;
         let (port, control) = (free_address()?.port(), free_address()?.port());
         let kafka_environment = vec![
             ("KAFKA_DIR".to_owned(), data.join("kafka").display().to_string()),

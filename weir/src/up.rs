@@ -140,13 +140,15 @@ fn describe_metrics() {
 async fn start_parts(data: &DataDir, partitions: u32) -> anyhow::Result<Parts> {
     let postgres_dir = data.part("postgres");
     let options = PostgresOptions { durable: true, max_connections: POSTGRES_CONNECTIONS_MAX };
-    let postgres = tokio::task::spawn_blocking(move || PrivatePostgres::start(&postgres_dir, options));
+    let postgres =
+        tokio::task::spawn_blocking(move || PrivatePostgres::start(&postgres_dir, options));
     let clickhouse_dir = data.part("clickhouse");
     let (postgres, engine) = tokio::join!(postgres, engine::start(&clickhouse_dir));
     let (postgres, engine) = (postgres?.context("starting Postgres")?, engine?);
     let pool = weir_store::connect(&postgres.url(), POOL_CONNECTIONS_MAX).await?;
     let usage = engine.connect(engine::DATABASE);
-    let (postgres_ready, clickhouse_ready) = tokio::join!(weir_store::migrate(&pool), usage.migrate());
+    let (postgres_ready, clickhouse_ready) =
+        tokio::join!(weir_store::migrate(&pool), usage.migrate());
     postgres_ready.context("migrating Postgres")?;
     clickhouse_ready.context("migrating ClickHouse")?;
     let log_dir = data.part("log");

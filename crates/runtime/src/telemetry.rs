@@ -3,7 +3,7 @@
 use anyhow::Context;
 use axum::{Router, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 /// Seconds: from a cache hit to the longest request that is let through.
@@ -19,7 +19,8 @@ pub fn init_logs() -> anyhow::Result<()> {
         Err(_) => EnvFilter::new("info,sqlx=warn,lsm_tree=warn,fjall=warn"),
     };
     let json = std::env::var("WEIR_LOG_FORMAT").is_ok_and(|format| format == "json");
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let registry = tracing_subscriber::registry().with(filter);
     if json {
         registry.with(layer.json()).try_init()?;

@@ -45,7 +45,8 @@ impl Client {
     pub async fn events(&self, events: &[Value]) -> anyhow::Result<Verdicts> {
         let url = format!("{}/api/billing/v2/events/batch?verdicts=failed", self.ingest);
         let answer = self.send(&url, json!({ "events": events }).to_string()).await?;
-        let count = |name: &str| answer[name].as_u64().with_context(|| format!("no {name}: {answer}"));
+        let count =
+            |name: &str| answer[name].as_u64().with_context(|| format!("no {name}: {answer}"));
         let verdicts = Verdicts {
             accepted: count("accepted")?,
             duplicates: count("duplicates")?,

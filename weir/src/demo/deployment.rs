@@ -46,7 +46,18 @@ impl Deployment {
         let ingest = if kind == LogKind::Embedded { api } else { free_address()? };
         let metrics = (0..4).map(|_| free_address()).collect::<anyhow::Result<_>>()?;
         let exe = std::env::current_exe()?;
-        Ok(Self { kind, data, keep, exe, api, ingest, metrics, group: Vec::new(), key: None, services: None })
+        Ok(Self {
+            kind,
+            data,
+            keep,
+            exe,
+            api,
+            ingest,
+            metrics,
+            group: Vec::new(),
+            key: None,
+            services: None,
+        })
     }
 
     /// Starts it, the first time with a test clock, and waits until it is ready.
@@ -75,7 +86,8 @@ impl Deployment {
     /// SIGKILL to every process of the group at once, children included.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         let leader = self.group.first().context("nothing runs")?;
-        let group = i32::try_from(leader.id()).ok().and_then(Pid::from_raw).context("a process id")?;
+        let group =
+            i32::try_from(leader.id()).ok().and_then(Pid::from_raw).context("a process id")?;
         kill_process_group(group, Signal::KILL)?;
         for child in &mut self.group {
             child.wait()?;
@@ -187,12 +199,18 @@ impl Deployment {
             }
             for child in &mut self.group {
                 if let Some(status) = child.try_wait()? {
-                    bail!("weir ended ({status}); its log is {}", self.data.join("demo.log").display());
+                    bail!(
+                        "weir ended ({status}); its log is {}",
+                        self.data.join("demo.log").display()
+                    );
                 }
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        bail!("not ready within {START_TIMEOUT:?}; the log is {}", self.data.join("demo.log").display())
+        bail!(
+            "not ready within {START_TIMEOUT:?}; the log is {}",
+            self.data.join("demo.log").display()
+        )
     }
 }
 

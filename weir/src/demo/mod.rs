@@ -142,7 +142,8 @@ async fn create_catalog(client: &Client) -> anyhow::Result<()> {
 
 /// Code, field and charge of each metric.
 fn charges_by_metric() -> [(&'static str, Option<&'static str>, Value); 3] {
-    let standard = |amount: &str| json!({ "chargeModel": "STANDARD", "properties": { "amount": amount } });
+    let standard =
+        |amount: &str| json!({ "chargeModel": "STANDARD", "properties": { "amount": amount } });
     let graduated = json!({
         "chargeModel": "GRADUATED",
         "properties": { "graduatedRanges": [
@@ -159,7 +160,9 @@ fn charges_by_metric() -> [(&'static str, Option<&'static str>, Value); 3] {
 
 async fn post(client: &Client, events: &[Value]) -> anyhow::Result<Verdicts> {
     let bar = ProgressBar::new(events.len() as u64);
-    bar.set_style(ProgressStyle::with_template("  {bar:40} {human_pos}/{human_len} events, {per_sec}")?);
+    bar.set_style(ProgressStyle::with_template(
+        "  {bar:40} {human_pos}/{human_len} events, {per_sec}",
+    )?);
     let mut sum = Verdicts::default();
     for batch in events.chunks(BATCH) {
         let verdicts = client.events(batch).await.context("posting events")?;
@@ -207,7 +210,8 @@ async fn read_invoices(client: &Client, requests: &[Request]) -> anyhow::Result<
     for listed in client.list("invoices/list", "VIEW_BASIC").await? {
         let id = listed["id"].as_str().context("an invoice has an id")?;
         let invoice = client.get(&format!("invoices/{id}")).await?["invoice"].clone();
-        let external = invoice["customer"]["externalId"].as_str().context("an invoice has a customer")?;
+        let external =
+            invoice["customer"]["externalId"].as_str().context("an invoice has a customer")?;
         let n: usize = external.trim_start_matches("customer-").parse()?;
         ensure!(n < CUSTOMERS, "unknown customer {external}");
         rows.push((n, Row::read(&invoice, external.to_owned(), expected[n])?));
@@ -216,14 +220,23 @@ async fn read_invoices(client: &Client, requests: &[Request]) -> anyhow::Result<
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
-fn check(rows: &[Row], before: Verdicts, in_flight: Verdicts, after: Verdicts) -> anyhow::Result<()> {
+fn check(
+    rows: &[Row],
+    before: Verdicts,
+    in_flight: Verdicts,
+    after: Verdicts,
+) -> anyhow::Result<()> {
     println!("\nChecks");
     let usage = rows.iter().fold(Usage::default(), |sum, row| sum + row.usage);
     report::check("invoices", rows.len(), CUSTOMERS)?;
     report::check("events billed", usage.requests, WHOLE.requests)?;
     report::check("input tokens billed", usage.input_tokens, WHOLE.input_tokens)?;
     report::check("output tokens billed", usage.output_tokens, WHOLE.output_tokens)?;
-    report::check("accepted + duplicates on re-posting", after.accepted + after.duplicates, WHOLE.requests)?;
+    report::check(
+        "accepted + duplicates on re-posting",
+        after.accepted + after.duplicates,
+        WHOLE.requests,
+    )?;
     let answered = before.accepted + in_flight.accepted;
     ensure!(
         after.duplicates >= answered,
@@ -234,6 +247,10 @@ fn check(rows: &[Row], before: Verdicts, in_flight: Verdicts, after: Verdicts) -
     let same_usage = rows.iter().filter(|row| row.usage == row.expected_usage).count();
     report::check("invoices whose units equal the trace's", same_usage, CUSTOMERS)?;
     let same_total = rows.iter().filter(|row| row.total_cents == row.expected_cents).count();
-    report::check("invoices whose total equals the one reckoned from the trace", same_total, CUSTOMERS)?;
+    report::check(
+        "invoices whose total equals the one reckoned from the trace",
+        same_total,
+        CUSTOMERS,
+    )?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use serde_json::Value;
 
 /// Rows printed from the start of the table; the sums are of all.
-const ROWS_SHOWN: usize = 12;
+const ROWS_SHOWN: usize = 5;
 
 /// One invoice, read back from the API and reckoned from the trace.
 pub struct Row {
@@ -53,7 +53,14 @@ impl Row {
 pub fn print_table(rows: &[Row]) {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
-    table.set_header(["customer", "invoice", "requests", "input tokens", "output tokens", "total USD"]);
+    table.set_header([
+        "customer",
+        "invoice",
+        "requests",
+        "input tokens",
+        "output tokens",
+        "total USD",
+    ]);
     for row in rows.iter().take(ROWS_SHOWN) {
         table.add_row(cells(&row.customer, &row.number, row.usage, row.total_cents));
     }
@@ -103,7 +110,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn the_trace_is_the_one_we_know() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/llm_inference_conv_2023.csv");
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/llm_inference_conv_2023.csv");
         let requests = read(&path).unwrap();
         let by_customer = usage_by_customer(&requests);
         assert_eq!(by_customer.into_iter().fold(Usage::default(), |sum, of| sum + of), WHOLE);

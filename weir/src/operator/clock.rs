@@ -1,6 +1,9 @@
 //! `weir clock`
 
-use super::{Target, invoice::{invoicer, print_report}};
+use super::{
+    Target,
+    invoice::{invoicer, print_report},
+};
 use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, Utc};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -38,7 +41,9 @@ async fn show(target: &Target) -> anyhow::Result<()> {
     let mut conn = target.pool().await?.acquire().await?;
     match weir_store::clock::test_clock(&mut conn).await? {
         Some(clock) => println!("{} (test clock)", text(clock.now)),
-        None => println!("{} (real clock)", text(weir_store::clock::database_now(&mut conn).await?)),
+        None => {
+            println!("{} (real clock)", text(weir_store::clock::database_now(&mut conn).await?))
+        }
     }
     Ok(())
 }

@@ -104,14 +104,20 @@ async fn resolve(conn: &mut PgConnection, wanted: Option<&str>) -> anyhow::Resul
                 Ok(id) => organizations::find(conn, id).await?,
                 Err(_) => organizations::find_by_name(conn, wanted).await?,
             };
-            found.with_context(|| format!("no organization {wanted:?}: see `weir organizations list`"))
+            found.with_context(|| {
+                format!("no organization {wanted:?}: see `weir organizations list`")
+            })
         }
         None => {
             let mut all = organizations::list(conn).await?;
             match (all.pop(), all.is_empty()) {
                 (Some(only), true) => Ok(only),
-                (Some(_), false) => bail!("there are several organizations: name one with --organization"),
-                (None, _) => bail!("there is no organization yet: `weir organizations create NAME`"),
+                (Some(_), false) => {
+                    bail!("there are several organizations: name one with --organization")
+                }
+                (None, _) => {
+                    bail!("there is no organization yet: `weir organizations create NAME`")
+                }
             }
         }
     }
@@ -119,7 +125,9 @@ async fn resolve(conn: &mut PgConnection, wanted: Option<&str>) -> anyhow::Resul
 
 fn print_list(keys: &[ApiKey]) {
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(["id", "name", "scopes", "created", "revoked"]);
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_header(["id", "name", "scopes", "created", "revoked"]);
     for key in keys {
         table.add_row([
             key.id.to_string(),

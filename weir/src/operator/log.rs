@@ -94,7 +94,8 @@ impl Source {
     async fn open(args: &CatArgs) -> anyhow::Result<Self> {
         if let Some(brokers) = &args.kafka_brokers {
             let options = KafkaOptions::default();
-            let log = KafkaLog::connect(brokers, &args.kafka_topic, args.partitions, options).await?;
+            let log =
+                KafkaLog::connect(brokers, &args.kafka_topic, args.partitions, options).await?;
             return Ok(Self::Log(Arc::new(log)));
         }
         let data = DataDir::resolve(args.data.clone())?;

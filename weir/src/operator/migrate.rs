@@ -22,7 +22,8 @@ impl MigrateArgs {
         self.target.usage()?.migrate().await?;
         println!("ClickHouse is up to date");
         if let Some(at) = self.test_clock {
-            let clock = weir_store::clock::start_test_clock(&mut *pool.acquire().await?, at).await?;
+            let clock =
+                weir_store::clock::start_test_clock(&mut *pool.acquire().await?, at).await?;
             println!("the test clock stands at {}", clock.now.to_rfc3339());
         }
         Ok(())

@@ -64,7 +64,9 @@ impl Target {
                 Ok(options.connect())
             }
             (Some(_), None) => anyhow::bail!("set CLICKHOUSE_URL too"),
-            (None, _) => Ok(DataDir::resolve(self.data.clone())?.connections()?.clickhouse.connect()),
+            (None, _) => {
+                Ok(DataDir::resolve(self.data.clone())?.connections()?.clickhouse.connect())
+            }
         }
     }
 }
