@@ -297,7 +297,8 @@ fn every_seed_ends_with_the_plain_sum() {
 
 #[test]
 fn each_guard_switched_off_is_caught() {
-    let off: [(&str, fn(&mut Guards)); 10] = [
+    type Switch = fn(&mut Guards);
+    let off: [(&str, Switch); 10] = [
         ("redo_open_intent", |guards| guards.protocol.redo_open_intent = false),
         ("redo_with_its_catalog", |guards| guards.protocol.redo_with_its_catalog = false),
         ("intent_before_insert", |guards| guards.protocol.intent_before_insert = false),
