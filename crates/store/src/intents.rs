@@ -44,10 +44,29 @@ pub struct DoneChunk {
 /// Done chunks kept of each partition: more than a lease lasts, few enough to read at once.
 const DONE_KEPT: i64 = 1_000;
 
+/// How many chunks may be opened while an older one stays open. ClickHouse drops a repeated chunk
+/// by its token, and remembers the last 10,000 tokens of a table; half of that is kept in hand.
+const OPENED_SINCE_MAX: i64 = 5_000;
+
 /// Records a chunk before its first insert. Said twice with the same bounds, it is recorded once.
 /// Errors: `Fenced` when the epoch is not the owner, its lease has run out, `from` is not the
-/// committed position, or another chunk is open: claim again.
+/// committed position, or another chunk is open: claim again. `Stalled` when another partition's
+/// open chunk is so old that ClickHouse could forget its token: try again later.
 pub async fn open(conn: &mut PgConnection, intent: &Intent) -> Result<(), StoreError> {
+    let stalled = sqlx::query_scalar!(
+        r#"SELECT partition
+         FROM chunk_intents
+         WHERE state = 'open' AND partition <> $1 AND sequence < chunk_intents_newest() - $2
+         LIMIT 1"#,
+        integer("chunk_intents.partition", intent.partition)?,
+        OPENED_SINCE_MAX,
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    if let Some(partition) = stalled {
+        let behind = u32::try_from(partition).unwrap_or_default();
+        return Err(StoreError::Stalled { behind });
+    }
     let result = sqlx::query!(
         "WITH held AS (
              SELECT partition

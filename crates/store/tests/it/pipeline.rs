@@ -166,6 +166,32 @@ async fn a_new_owner_adopts_the_open_chunk_and_the_old_one_is_fenced(pool: PgPoo
 }
 
 #[sqlx::test(migrations = "../../migrations/postgres")]
+async fn nobody_runs_away_from_a_chunk_that_stays_open(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    ensure(&mut conn, 2).await.unwrap();
+    for partition in [0, 1] {
+        claim(&mut conn, partition, "one", LEASE).await.unwrap().unwrap();
+    }
+    open(&mut conn, &chunk(1, 0, 10)).await.unwrap();
+    // 5,001 chunks of the other partition, as if they had been opened and finished since.
+    sqlx::query(
+        "INSERT INTO chunk_intents (partition, from_position, to_position, catalog_version, epoch,
+             state, events, duplicates, conflicts, done_at)
+         SELECT 1, n, n + 1, 3, 1, 'done', 1, 0, 0, clock_timestamp()
+         FROM generate_series(1000, 6000) n",
+    )
+    .execute(&mut *conn)
+    .await
+    .unwrap();
+    let other = Intent { partition: 1, ..chunk(1, 0, 10) };
+    let refused = open(&mut conn, &other).await;
+    assert!(matches!(refused, Err(StoreError::Stalled { behind: 0 })), "{refused:?}");
+    open(&mut conn, &chunk(1, 0, 10)).await.unwrap();
+    finish(&mut conn, &chunk(1, 0, 10), &COUNTS).await.unwrap();
+    open(&mut conn, &other).await.unwrap();
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
 async fn an_owner_whose_lease_has_run_out_opens_nothing_but_may_finish(pool: PgPool) {
     let mut conn = pool.acquire().await.unwrap();
     ensure(&mut conn, 1).await.unwrap();
