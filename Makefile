@@ -1,5 +1,5 @@
 # Short names for `cargo xtask`; `make demo` and `make test` need nothing done before them.
-.PHONY: demo up test lint fmt tidy prepare openapi bless release
+.PHONY: demo up bench test lint fmt tidy prepare openapi bless release
 
 LOG ?= embedded
 
@@ -10,6 +10,11 @@ demo:            ## Bill a real trace through a crash (LOG=kafka: on a real Kafk
 up:              ## Run weir on the embedded default (ARGS="--data DIR …")
 	@deploy/dev/setup.sh rust
 	@cargo xtask up $(ARGS)
+
+bench:           ## What Weir costs, against its budgets; writes docs/performance.md's table
+	@deploy/dev/setup.sh base
+	@cargo build --release -p weir -p weir-loadtest
+	@target/release/loadtest bench $(ARGS)
 
 test:            ## Format, tidy, clippy, all tests
 	@deploy/dev/setup.sh rust

@@ -94,6 +94,12 @@ impl Decoded {
         self.ids.len()
     }
 
+    /// Number of records that could be read.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records.len() as u64
+    }
+
     /// Whether it holds no event; it may hold records all the same.
     #[must_use]
     pub fn is_empty(&self) -> bool {

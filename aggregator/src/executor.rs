@@ -267,7 +267,7 @@ impl Executor {
     /// Keeps the bytes of unreadable records beside the index, for whoever looks.
     async fn report_unreadable(&self, chunk: &Decoded, stored: &[Stored]) {
         for bad in chunk.unreadable() {
-            metrics::record_dropped("unreadable");
+            metrics::record_unreadable();
             let (partition, offset) = (self.partition, bad.offset);
             let dir = self.shared.index_dir.join("unreadable");
             let path = dir.join(format!("{partition:05}-{offset:015}.record"));
@@ -369,7 +369,7 @@ impl Executor {
     async fn remember(&mut self, to: Position) -> Result<Event, AggregatorError> {
         let (chunk, decision) = self.decided()?;
         let (chunk, decision) = (Arc::clone(chunk), Arc::clone(decision));
-        let (tally, events) = (decision.tally, chunk.len() as u64);
+        let (tally, events, records) = (decision.tally, chunk.len() as u64, chunk.records());
         let mut index = self.index.take().ok_or(AggregatorError::NothingInHand)?;
         let (index, remembered) = blocking(move || {
             let entries = new_entries(&chunk.seen(), &decision.verdicts);
@@ -381,6 +381,10 @@ impl Executor {
         remembered?;
         self.work = None;
         metrics::chunk_done(events, &tally);
+        if let Some(progress) = self.shared.progress.get(self.partition as usize) {
+            progress.chunk_events.store(events, Ordering::Relaxed);
+            progress.chunk_records.store(records, Ordering::Relaxed);
+        }
         if tally.unmatched > 0 {
             let (partition, unmatched) = (self.partition, tally.unmatched);
             tracing::warn!(
@@ -399,6 +403,7 @@ impl Executor {
             self.end_merge().await;
         }
         let Some(index) = &mut self.index else { return Ok(()) };
+        self.metrics.index(index.reader().ids(), index.reader().memory_bytes());
         let sealed_to = index.sealed_to().min(committed).offset();
         if self.merge.is_none()
             && let Some(merge) = index.due_merge()
@@ -412,7 +417,6 @@ impl Executor {
         }
         if sealed_to > self.released_to {
             self.released_to = sealed_to;
-            self.metrics.index(index.reader().ids(), index.reader().memory_bytes());
             self.shared.log.release(self.partition, sealed_to).await;
         }
         Ok(())

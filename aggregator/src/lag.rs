@@ -1,6 +1,9 @@
 //! Measures how far ClickHouse is behind the log, also while nothing goes on.
 
-use crate::{Progress, Shared, metrics::PartitionMetrics};
+use crate::{
+    Progress, Shared,
+    metrics::{Lag, PartitionMetrics},
+};
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
@@ -15,29 +18,31 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// and the lag goes by the oldest.
 const ENDS_MAX: usize = 10_000;
 
-/// Measures until shutdown.
-pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
-    let metrics: Vec<_> = (0..shared.log.partitions()).map(PartitionMetrics::new).collect();
-    let mut behind: Vec<Behind> = metrics.iter().map(|_| Behind::default()).collect();
+/// Measures one partition until shutdown. Each has its own task: a log that does not answer takes
+/// seconds to say so, and the others' numbers must not stand still meanwhile.
+pub(crate) async fn run(shared: Arc<Shared>, partition: u32, shutdown: Shutdown) {
+    let metrics = PartitionMetrics::new(partition);
+    let Some(progress) = shared.progress.get(partition as usize) else { return };
+    let mut behind = Behind::default();
     let origin = Instant::now();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}
         }
-        let partitions = metrics.iter().zip(&mut behind).zip(&shared.progress);
-        for (partition, ((metrics, behind), progress)) in (0..).zip(partitions) {
-            if !progress.owned.load(Ordering::Relaxed) {
-                *behind = Behind::default();
-                continue;
-            }
-            let committed = progress.committed.load(Ordering::Relaxed);
-            // Without an answer nothing new is known of the end, but time goes on.
-            let end = shared.log.end(partition).await.ok();
-            let (records, age) = behind.measure(committed, end, origin.elapsed());
-            metrics.lag(records, age);
-            report_watermark(metrics, progress);
+        if !progress.owned.load(Ordering::Relaxed) {
+            behind = Behind::default();
+            metrics.not_owned();
+            continue;
         }
+        let committed = progress.committed.load(Ordering::Relaxed);
+        // Without an answer nothing new is known of the end, but time goes on.
+        let end = shared.log.end(partition).await.ok();
+        let now = origin.elapsed();
+        let (records, age) = behind.measure(committed, end, now);
+        metrics.lag(Lag { records, events: estimated_events(records, progress), age });
+        let owned_for = now.saturating_sub(*behind.owned_since.get_or_insert(now));
+        metrics.watermark_age(watermark_age(progress).unwrap_or(owned_for));
     }
 }
 
@@ -45,6 +50,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
 #[derive(Debug, Default)]
 struct Behind {
     ends: VecDeque<(u64, Duration)>,
+    owned_since: Option<Duration>,
 }
 
 impl Behind {
@@ -63,18 +69,35 @@ impl Behind {
     }
 }
 
-fn report_watermark(metrics: &PartitionMetrics, progress: &Progress) {
-    let marked_us = progress.marked_us.load(Ordering::Relaxed);
-    if marked_us != 0 {
-        // Watermarks are real time, on a test clock too.
-        let age_us = Clock::real().now().timestamp_micros().saturating_sub(marked_us).max(0);
-        metrics.watermark_age(Duration::from_micros(age_us.unsigned_abs()));
+/// Counting them would mean to read them: they are taken to be as full as the newest chunk's.
+fn estimated_events(records: u64, progress: &Progress) -> u64 {
+    let chunk_events = progress.chunk_events.load(Ordering::Relaxed);
+    match progress.chunk_records.load(Ordering::Relaxed) {
+        0 => records,
+        chunk_records => records.saturating_mul(chunk_events).div_ceil(chunk_records),
     }
+}
+
+fn watermark_age(progress: &Progress) -> Option<Duration> {
+    let marked_us = progress.marked_us.load(Ordering::Relaxed);
+    // Watermarks are real time, on a test clock too.
+    let age_us = Clock::real().now().timestamp_micros().saturating_sub(marked_us).max(0);
+    (marked_us != 0).then(|| Duration::from_micros(age_us.unsigned_abs()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_that_wait_are_taken_to_be_as_full_as_the_newest_chunk() {
+        let progress = Progress::default();
+        assert_eq!(estimated_events(3, &progress), 3, "an event each, before there is a chunk");
+        progress.chunk_events.store(250, Ordering::Relaxed);
+        progress.chunk_records.store(100, Ordering::Relaxed);
+        assert_eq!(estimated_events(3, &progress), 8);
+        assert_eq!(estimated_events(0, &progress), 0);
+    }
 
     #[test]
     fn the_lag_is_the_age_of_the_oldest_end_that_is_not_reached() {

@@ -30,10 +30,10 @@ mod verifier;
 
 pub use config::{Config, ConfigInvalid, DEFAULTS};
 pub use connect::{RoleOptions, connect};
-pub use role::run;
 pub use error::AggregatorError;
 pub use known::Known;
 pub use metrics::describe as describe_metrics;
+pub use role::run;
 
 use parking_lot::Mutex;
 use sqlx::PgPool;
@@ -78,6 +78,9 @@ struct Progress {
     committed: AtomicU64,
     /// The watermark, Unix microseconds; 0: none yet.
     marked_us: AtomicI64,
+    /// Of the newest chunk; 0: none yet.
+    chunk_events: AtomicU64,
+    chunk_records: AtomicU64,
 }
 
 /// What all partitions' tasks share.
@@ -133,8 +136,8 @@ impl Aggregator {
         let mut tasks = JoinSet::new();
         for partition in 0..partitions {
             tasks.spawn(driver::run(Arc::clone(&shared), partition, shutdown.clone()));
+            tasks.spawn(lag::run(Arc::clone(&shared), partition, shutdown.clone()));
         }
-        tasks.spawn(lag::run(Arc::clone(&shared), shutdown.clone()));
         tasks.spawn(verifier::run(shared, shutdown));
         Ok(Self { known, tasks })
     }

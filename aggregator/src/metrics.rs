@@ -6,6 +6,8 @@ use metrics::{
 };
 use std::time::Duration;
 
+const PARTITION_OWNED: &str = "aggregator_partition_owned";
+const LAG_RECORDS: &str = "aggregator_lag_records";
 const LAG_EVENTS: &str = "aggregator_lag_events";
 const LAG_SECONDS: &str = "aggregator_lag_seconds";
 const WATERMARK_AGE_SECONDS: &str = "aggregator_watermark_age_seconds";
@@ -23,11 +25,42 @@ const ERRORS_TOTAL: &str = "aggregator_errors_total";
 const CHUNKS_VERIFIED_TOTAL: &str = "aggregator_chunks_verified_total";
 const CHUNKS_DIFFERING_TOTAL: &str = "aggregator_chunks_differing_total";
 
-/// Gives every metric its help text. Call once the recorder is installed.
+/// Why a record was passed over.
+const UNREADABLE: &str = "unreadable";
+
+/// What can fail and is tried again: the closed set of the label `operation`.
+const OPERATIONS: [&str; 14] = [
+    "claim",
+    "renew",
+    "catch_up",
+    "probe",
+    "mark",
+    "read",
+    "decide",
+    "open",
+    "insert",
+    "finish",
+    "remember",
+    "merge",
+    "open_index",
+    "verify",
+];
+
+/// Gives every metric its help text, and every counter its zero, so that the first increase is
+/// seen as one. Call once the recorder is installed.
 pub fn describe() {
-    describe_gauge!(LAG_EVENTS, "Log records of a partition not yet in ClickHouse");
+    describe_gauge!(PARTITION_OWNED, "1 where this process holds the partition, else 0");
+    describe_gauge!(LAG_RECORDS, "Log records of a partition not yet in ClickHouse");
+    describe_gauge!(
+        LAG_EVENTS,
+        "Events of a partition not yet in ClickHouse: lag in records times events a record"
+    );
     describe_gauge!(LAG_SECONDS, Unit::Seconds, "Age of the oldest event not yet in ClickHouse");
-    describe_gauge!(WATERMARK_AGE_SECONDS, Unit::Seconds, "Age of a partition's watermark");
+    describe_gauge!(
+        WATERMARK_AGE_SECONDS,
+        Unit::Seconds,
+        "Age of a partition's watermark; before the first one, time since the partition was taken"
+    );
     describe_counter!(EVENTS_TOTAL, "Events read, by what became of them");
     describe_counter!(FIELDS_MISSING_TOTAL, "Events not counted by a metric for want of its field");
     describe_counter!(CHUNKS_TOTAL, "Chunks written");
@@ -41,6 +74,33 @@ pub fn describe() {
     describe_counter!(ERRORS_TOTAL, "Failures that are tried again, by what failed");
     describe_counter!(CHUNKS_VERIFIED_TOTAL, "Chunks whose stored rows were counted");
     describe_counter!(CHUNKS_DIFFERING_TOTAL, "Chunks whose stored rows differ from their intent");
+    start_at_zero();
+}
+
+fn start_at_zero() {
+    for name in [CHUNKS_TOTAL, FIELDS_MISSING_TOTAL, CHUNKS_VERIFIED_TOTAL, CHUNKS_DIFFERING_TOTAL]
+    {
+        counter!(name).increment(0);
+    }
+    for outcome in ["new", "unmatched", "duplicate", "conflict"] {
+        counter!(EVENTS_TOTAL, "outcome" => outcome).increment(0);
+    }
+    for source in ["log", "clickhouse"] {
+        counter!(DEDUP_REBUILDS_TOTAL, "from" => source).increment(0);
+    }
+    counter!(RECORDS_DROPPED_TOTAL, "reason" => UNREADABLE).increment(0);
+    for operation in OPERATIONS {
+        counter!(ERRORS_TOTAL, "operation" => operation).increment(0);
+    }
+}
+
+/// How far ClickHouse is behind the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lag {
+    pub records: u64,
+    pub events: u64,
+    /// Of the oldest.
+    pub age: Duration,
 }
 
 /// The metrics of one partition.
@@ -54,9 +114,19 @@ impl PartitionMetrics {
         Self { partition: partition.to_string() }
     }
 
-    pub fn lag(&self, records: u64, age: Duration) {
-        gauge!(LAG_EVENTS, "partition" => self.partition.clone()).set(records as f64);
-        gauge!(LAG_SECONDS, "partition" => self.partition.clone()).set(age.as_secs_f64());
+    pub fn lag(&self, lag: Lag) {
+        gauge!(PARTITION_OWNED, "partition" => self.partition.clone()).set(1.0);
+        gauge!(LAG_RECORDS, "partition" => self.partition.clone()).set(lag.records as f64);
+        gauge!(LAG_EVENTS, "partition" => self.partition.clone()).set(lag.events as f64);
+        gauge!(LAG_SECONDS, "partition" => self.partition.clone()).set(lag.age.as_secs_f64());
+    }
+
+    /// Another process has the partition, or none: what this one knew of it counts no more.
+    pub fn not_owned(&self) {
+        self.lag(Lag::default());
+        self.watermark_age(Duration::ZERO);
+        self.index(0, 0);
+        gauge!(PARTITION_OWNED, "partition" => self.partition.clone()).set(0.0);
     }
 
     pub fn watermark_age(&self, age: Duration) {
@@ -96,8 +166,8 @@ pub(crate) fn index_rebuilt(source: &'static str) {
     counter!(DEDUP_REBUILDS_TOTAL, "from" => source).increment(1);
 }
 
-pub(crate) fn record_dropped(reason: &'static str) {
-    counter!(RECORDS_DROPPED_TOTAL, "reason" => reason).increment(1);
+pub(crate) fn record_unreadable() {
+    counter!(RECORDS_DROPPED_TOTAL, "reason" => UNREADABLE).increment(1);
 }
 
 pub(crate) fn failed(operation: &'static str) {

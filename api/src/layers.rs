@@ -69,7 +69,10 @@ pub async fn bound(State(bounds): State<Bounds>, request: Request, next: Next) -
     };
     match tokio::time::timeout(bounds.call, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => answer(OpError::TooSlow, grpc),
+        Err(_) => {
+            metrics::refused("too_slow");
+            answer(OpError::TooSlow, grpc)
+        }
     }
 }
 
@@ -85,7 +88,8 @@ pub async fn authenticate(
             next.run(request).await
         }
         Err(error) => {
-            metrics::refused("unauthenticated");
+            let refused = matches!(error, OpError::Unauthenticated { .. });
+            metrics::refused(if refused { "unauthenticated" } else { "unavailable" });
             answer(error, is_grpc(request.headers()))
         }
     }

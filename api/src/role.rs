@@ -4,7 +4,7 @@ use crate::{ApiDeps, Config, events::ingest, metrics, router};
 use anyhow::Context;
 use axum::Router;
 use http::Uri;
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgListener};
 use std::{net::SocketAddr, time::Duration};
 use weir_runtime::{
     Clock, Shutdown,
@@ -13,7 +13,7 @@ use weir_runtime::{
 };
 use weir_usage::{ClickHouse, ClickHouseOptions};
 
-/// How often a deployment on a test clock is asked where it stands.
+/// How often a deployment on a test clock is asked where it stands, should a notification be lost.
 const CLOCK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Where the role listens and what it connects to.
@@ -87,14 +87,36 @@ async fn follow(pool: &PgPool, clock: &Clock) -> Result<(), weir_store::StoreErr
 }
 
 async fn keep_following(pool: PgPool, clock: Clock, shutdown: Shutdown) {
+    let mut listener = None;
     // A deployment never changes from the real clock to a test clock.
     while clock.is_test() {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(CLOCK_INTERVAL) => {}
+            () = notified(&pool, &mut listener) => {}
         }
         if let Err(error) = follow(&pool, &clock).await {
             tracing::warn!(%error, "can't read the test clock");
         }
+    }
+}
+
+/// Returns when Postgres says that the clock, or something of the catalog, has changed.
+async fn notified(pool: &PgPool, listener: &mut Option<PgListener>) {
+    let heard = async {
+        let listener = match listener {
+            Some(listener) => listener,
+            None => {
+                let mut fresh = PgListener::connect_with(pool).await?;
+                fresh.listen(weir_store::CATALOG_CHANNEL).await?;
+                listener.insert(fresh)
+            }
+        };
+        listener.recv().await
+    };
+    if heard.await.is_err() {
+        // Asking goes on by the interval, and then a new one is made.
+        *listener = None;
+        std::future::pending::<()>().await;
     }
 }

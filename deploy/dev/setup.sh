@@ -4,7 +4,8 @@
 #
 #   setup.sh rust    a C compiler and make, for building
 #   setup.sh base    that, Postgres, and the ClickHouse engine (what `make demo` needs)
-#   setup.sh all     that, a JDK, Maven and Kafka's jars (what `make demo LOG=kafka` and `make test` need)
+#   setup.sh all     that, a JDK, Maven and Kafka's jars (what `make demo LOG=kafka` and `make test` need),
+#                    and promtool, which checks the alerts
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-base}
@@ -18,7 +19,8 @@ base_packages=(
 [ "$what" = rust ] || base_packages+=("/usr/lib/postgresql|postgresql" "psql|postgresql-client")
 [ "$what" = rust ] || [ -s "${XDG_CACHE_HOME:-$HOME/.cache}/weir/chdb/26.7.3/libchdb.so" ] || [ -n "${WEIR_LIBCHDB:-}" ] ||
   base_packages+=("npm|npm")
-[ "$what" != all ] || base_packages+=("java|openjdk-17-jdk-headless" "mvn|maven")
+[ "$what" != all ] ||
+  base_packages+=("java|openjdk-17-jdk-headless" "mvn|maven" "promtool|prometheus")
 
 missing=()
 for entry in "${base_packages[@]}"; do
@@ -37,8 +39,16 @@ if [ ${#missing[@]} -gt 0 ]; then
     as_root=(sudo)
   fi
   say "installing Debian packages: ${missing[*]}"
+  # Of the package prometheus only promtool is wanted: its service is not to run.
+  quiet=()
+  [[ " ${missing[*]} " != *" prometheus "* ]] || [ ! -d /run/systemd/system ] || quiet=(prometheus.service)
+  [ ${#quiet[@]} = 0 ] || "${as_root[@]}" systemctl mask --runtime --quiet "${quiet[@]}"
   "${as_root[@]}" apt-get update -qq
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  if [ ${#quiet[@]} -gt 0 ]; then
+    "${as_root[@]}" systemctl unmask --runtime --quiet "${quiet[@]}"
+    "${as_root[@]}" systemctl disable --quiet "${quiet[@]}"
+  fi
 fi
 
 if ! command -v cargo > /dev/null; then

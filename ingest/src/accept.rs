@@ -216,6 +216,7 @@ impl Edge {
                 Err(error) => {
                     let ids = keys.iter().map(|key| batch.of(*key).id);
                     self.recent.release(partition, flight, ids);
+                    self.metrics.append_failed(&error);
                     failed.push(partition);
                     first_error.get_or_insert(error);
                 }

@@ -48,6 +48,7 @@ async fn answer(edge: Arc<Edge>, request: Request, route: Route) -> Response {
         Ok(response) => response,
         Err(refusal) => {
             tracing::debug!(reason = refusal.reason(), "request refused");
+            edge.metrics.refused(refusal.reason());
             refusal.into_response()
         }
     };

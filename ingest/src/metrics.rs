@@ -1,9 +1,11 @@
 //! What the edge counts: once per request, never per event.
 
+use crate::refusal::Refusal;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
 };
+use weir_log::LogError;
 
 /// The edge's metrics, looked up once.
 pub struct Metrics {
@@ -37,12 +39,21 @@ impl Metrics {
         );
         describe_counter!("ingest_bytes_total", "Bytes of bodies after decompression");
         describe_counter!("ingest_requests_total", "Requests answered, by HTTP status");
+        describe_counter!(
+            "ingest_requests_refused_total",
+            "Requests of which nothing was taken, by the reason that was answered"
+        );
+        describe_counter!(
+            "ingest_append_errors_total",
+            "Records that the log did not confirm, by what is known of them"
+        );
         describe_histogram!(
             "ingest_append_seconds",
             "Time from handing records to the log until it has them durably"
         );
         describe_gauge!("ingest_recent_ids", "Ids that the edge knows to be in the log");
         describe_gauge!("ingest_in_flight_bytes", "Bytes of bodies in memory");
+        start_at_zero();
         Self {
             accepted: counter!("ingest_events_accepted_total"),
             duplicates: counter!("ingest_events_duplicate_total"),
@@ -60,9 +71,54 @@ impl Metrics {
         counter!("ingest_events_rejected_total", "reason" => reason).increment(events);
     }
 
+    /// Counts a request of which nothing was taken.
+    pub fn refused(&self, reason: &'static str) {
+        counter!("ingest_requests_refused_total", "reason" => reason).increment(1);
+    }
+
+    /// Counts a record that the log did not confirm.
+    pub fn append_failed(&self, error: &LogError) {
+        counter!("ingest_append_errors_total", "reason" => append_reason(error)).increment(1);
+    }
+
     /// Counts a request by the status it was answered with.
     pub fn answered(&self, status: http::StatusCode) {
         counter!("ingest_requests_total", "status" => status.as_str().to_owned()).increment(1);
+    }
+}
+
+/// The first increase of a counter that is not there before is not seen as one.
+fn start_at_zero() {
+    for reason in weir_events::Reason::ALL {
+        counter!("ingest_events_rejected_total", "reason" => reason.as_str()).increment(0);
+    }
+    for refusal in Refusal::RETRYABLE {
+        counter!("ingest_requests_refused_total", "reason" => refusal.reason()).increment(0);
+    }
+    for reason in APPEND_REASONS {
+        counter!("ingest_append_errors_total", "reason" => reason).increment(0);
+    }
+    for status in ["200", "202", "400", "503"] {
+        counter!("ingest_requests_total", "status" => status).increment(0);
+    }
+}
+
+/// The queue was full; the log refused it; it may be in the log; the log can't be reached.
+const APPEND_REASONS: [&str; 4] = ["busy", "rejected", "unknown", "unavailable"];
+
+fn append_reason(error: &LogError) -> &'static str {
+    let [busy, rejected, unknown, unavailable] = APPEND_REASONS;
+    match error {
+        LogError::Busy => busy,
+        LogError::Unknown(_) => unknown,
+        LogError::Rejected(_) | LogError::NoSuchPartition { .. } => rejected,
+        LogError::Unavailable(_)
+        | LogError::BelowStart { .. }
+        | LogError::BeyondEnd { .. }
+        | LogError::PartitionCount { .. }
+        | LogError::InUse { .. }
+        | LogError::Format { .. }
+        | LogError::Open { .. } => unavailable,
     }
 }
 

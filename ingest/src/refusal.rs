@@ -52,6 +52,15 @@ struct Row {
 }
 
 impl Refusal {
+    /// Those that are worth sending again, with no time to wait.
+    pub const RETRYABLE: [Self; 5] = [
+        Self::Overloaded { retry_after_s: 0 },
+        Self::CatalogUnavailable { retry_after_s: 0 },
+        Self::LogUnavailable { retry_after_s: 0 },
+        Self::AggregatorBehind { retry_after_s: 0 },
+        Self::OutcomeUnknown { retry_after_s: 0 },
+    ];
+
     /// The stable, documented reason.
     #[must_use]
     pub fn reason(&self) -> &'static str {

@@ -1,6 +1,10 @@
 //! Moving a test clock: everything that falls due on the way is done, in order of time.
 
-use crate::{InvoicerDeps, InvoicerError, Report, cover::wait_for, schedule::bill_covered};
+use crate::{
+    InvoicerDeps, InvoicerError, Report,
+    cover::{cover, wait_for},
+    schedule::bill_covered,
+};
 use std::time::Duration;
 use tokio::time::Instant;
 use weir_billing::Timestamp;
@@ -59,7 +63,7 @@ async fn stop(deps: &InvoicerDeps, at: Timestamp) -> Result<Report, InvoicerErro
     drop(conn);
     let patience = Duration::from_millis(deps.config.watermark.settle_ms);
     let deadline = Instant::now() + patience;
-    let covered = wait_for(deps, at, patience).await?;
+    let mut covered = wait_for(deps, at, patience).await?;
     if !covered.is_whole() {
         let (needed, watermark) = (covered.needed, covered.watermark);
         return Err(InvoicerError::NotCovered { needed, watermark });
@@ -70,11 +74,13 @@ async fn stop(deps: &InvoicerDeps, at: Timestamp) -> Result<Report, InvoicerErro
         if report.left == 0 {
             return Ok(report);
         }
-        // The scheduled invoicer is at it: it has the customers locked.
+        // The scheduled invoicer is at it and has the customers locked, or something became due just
+        // now, before the watermark.
         if Instant::now() >= deadline {
             return Err(InvoicerError::Held { at, left: report.left });
         }
         tokio::time::sleep(deps.config.poll()).await;
+        covered = cover(deps, Some(at)).await?;
     }
 }
 

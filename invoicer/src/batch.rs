@@ -11,17 +11,18 @@ use weir_billing::{
 };
 use weir_ids::{InvoiceId, OrganizationId, SubscriptionId};
 use weir_store::{
-    StoreError, billing,
+    StoreError,
+    billing::{self, Horizon},
     billing_failures::{self, Failure, Subject},
     invoices,
     subscriptions::{self, NextDue},
 };
 
-/// Bills what is due first, at or before `horizon`, of some customers that no other invoicer has
+/// Bills what is due first, within `horizon`, of some customers that no other invoicer has
 /// locked. `None`: there are none.
 pub(crate) async fn bill_batch(
     deps: &InvoicerDeps,
-    horizon: Timestamp,
+    horizon: Horizon,
 ) -> Result<Option<Report>, InvoicerError> {
     let started = Instant::now();
     let mut tx = deps.pool.begin().await?;
@@ -32,6 +33,7 @@ pub(crate) async fn bill_batch(
     }
     let loaded = billing::contracts(&mut tx, &customers, horizon).await?;
     let (contracts, mut outcome) = only_what_is_due(loaded);
+    let provenance = invoices::provenance_now(&mut tx).await?;
     let books = usage::read(deps, &windows(&contracts), contracts.len()).await?;
     let now = deps.clock.now();
     let mut new_id = || deps.clock.new_id::<u128>();
@@ -41,7 +43,9 @@ pub(crate) async fn bill_batch(
         outcome.take(contract, billing, &mut invoices);
     }
     let written = write(&mut tx, invoices, &mut outcome).await?;
-    let report = save(deps, &mut tx, outcome, &written, horizon, now).await?;
+    let made: Vec<_> = written.iter().map(|one| (one.organization, one.id)).collect();
+    invoices::set_provenance(&mut tx, &made, provenance).await?;
+    let report = save(deps, &mut tx, outcome, &written, horizon.as_of, now).await?;
     tx.commit().await?;
     metrics::batch_took(started.elapsed());
     metrics::created(written.len());

@@ -28,6 +28,7 @@ pub(crate) async fn finalize_batch(
     let mut drafts = invoices::find_many(&mut tx, &due).await?;
     drafts.retain(|draft| matches!(draft.status, InvoiceStatus::Draft { .. }));
     let facts = billing::draft_facts(&mut tx, &drafts).await?;
+    let provenance = invoices::provenance_now(&mut tx).await?;
     let books = usage::read(deps, &windows(&drafts), drafts.len()).await?;
     let now = deps.clock.now();
     let mut failures: Vec<Failure> = Vec::new();
@@ -48,6 +49,7 @@ pub(crate) async fn finalize_batch(
         }
     }
     let ready = replace(&mut tx, &refreshed, &mut failures).await?;
+    invoices::set_provenance(&mut tx, &ready, provenance).await?;
     let finalized = invoices::finalize_many(&mut tx, &ready, now).await?.len();
     let done: Vec<_> = ready.iter().map(|(of, draft)| (*of, Subject::Draft(*draft))).collect();
     billing_failures::clear(&mut tx, &done).await?;

@@ -32,7 +32,7 @@ pub(crate) fn of_store(
     due_at: Timestamp,
     error: &StoreError,
 ) -> Failure {
-    let reason = "refused_by_store".to_owned();
+    let reason = metrics::REFUSED_BY_STORE.to_owned();
     noted(Failure { organization, subject, due_at, reason, message: error.to_string() })
 }
 

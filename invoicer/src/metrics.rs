@@ -8,6 +8,10 @@ use weir_billing::BillingError;
 
 /// Declares help texts; call once a process, after the recorder is installed.
 pub fn describe() {
+    describe_counter!(
+        "invoicer_runs_total",
+        "Looks at what is due, by outcome; one each schedule.interval_ms."
+    );
     describe_counter!("invoicer_invoices_created_total", "Invoices made.");
     describe_counter!("invoicer_invoices_finalized_total", "Invoices that got their number.");
     describe_counter!(
@@ -23,6 +27,28 @@ pub fn describe() {
         Unit::Seconds,
         "One batch: load, price, write, commit."
     );
+    start_at_zero();
+}
+
+/// The first increase of a counter that is not there before is not seen as one.
+fn start_at_zero() {
+    created(0);
+    finalized(0);
+    for outcome in [RUN_OK, RUN_FAILED] {
+        counter!("invoicer_runs_total", "outcome" => outcome).increment(0);
+    }
+    for reason in REASONS {
+        counter!("invoicer_failures_total", "reason" => reason).increment(0);
+    }
+}
+
+const RUN_OK: &str = "ok";
+const RUN_FAILED: &str = "failed";
+
+/// A scheduled look at what is due has ended.
+pub(crate) fn ran(ok: bool) {
+    let outcome = if ok { RUN_OK } else { RUN_FAILED };
+    counter!("invoicer_runs_total", "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn created(count: usize) {
@@ -47,7 +73,22 @@ pub(crate) fn batch_took(elapsed: Duration) {
     histogram!("invoicer_batch_duration_seconds").record(elapsed.as_secs_f64());
 }
 
-/// The closed set of the label `reason`, also written beside the failure.
+/// The label `reason` of what the database refused.
+pub(crate) const REFUSED_BY_STORE: &str = "refused_by_store";
+
+/// The closed set of the label `reason`.
+const REASONS: [&str; 8] = [
+    "usage_overflow",
+    "amount_out_of_range",
+    "total_out_of_range",
+    "no_tier",
+    "unknown_metric",
+    "no_plan_version",
+    "out_of_calendar",
+    REFUSED_BY_STORE,
+];
+
+/// The label `reason` of what the rules can't bill, also written beside the failure.
 pub(crate) const fn reason(error: &BillingError) -> &'static str {
     match error {
         BillingError::UsageOverflow { .. } => "usage_overflow",

@@ -37,7 +37,9 @@ pub async fn run(deps: InvoicerDeps, shutdown: Shutdown) {
     let mut last = Situation::default();
     while !shutdown.is_cancelled() {
         // A batch that has begun is ended: the shutdown only stops the waiting.
-        let now = match tick(&deps).await {
+        let ticked = tick(&deps).await;
+        metrics::ran(ticked.is_ok());
+        let now = match ticked {
             Ok(situation) => situation,
             Err(error) => Situation { error: Some(error.to_string()), waiting: last.waiting },
         };
@@ -96,7 +98,7 @@ pub(crate) async fn bill_covered(
         while let Some(batch) = bill_batch(deps, horizon).await? {
             report.add(batch);
         }
-        while let Some(batch) = finalize_batch(deps, horizon).await? {
+        while let Some(batch) = finalize_batch(deps, horizon.as_of).await? {
             report.add(batch);
         }
     }

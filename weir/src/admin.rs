@@ -2,7 +2,7 @@
 //! which no second process may open.
 
 use crate::{data_dir::DataDir, operator};
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use axum::{
     Router,
     body::Bytes,
@@ -16,11 +16,9 @@ use tokio::net::UnixListener;
 use weir_log::{EventLog, Stored};
 use weir_runtime::Shutdown;
 
-const SOCKET: &str = "admin.sock";
-
 /// Serves until shutdown. The socket is its owner's alone.
 pub fn serve(data: &DataDir, log: Arc<dyn EventLog>, shutdown: Shutdown) -> anyhow::Result<()> {
-    let path = data.part(SOCKET);
+    let path = data.socket();
     // A socket that a killed process left; the directory's lock says that it is ours.
     let _absent = fs::remove_file(&path);
     let listener = UnixListener::bind(&path).with_context(|| format!("{}", path.display()))?;
@@ -67,23 +65,21 @@ pub struct Client {
 }
 
 impl Client {
-    /// Errors: no socket in that directory.
-    pub fn connect(data: &DataDir) -> anyhow::Result<Self> {
-        let path = data.part(SOCKET);
-        ensure!(path.exists(), "no weir is running on {}", data.path().display());
+    /// Of the `weir up` that runs on this directory.
+    pub fn new(data: &DataDir) -> anyhow::Result<Self> {
         let builder = reqwest::Client::builder().timeout(Duration::from_secs(30));
-        Ok(Self { http: builder.unix_socket(path).build()? })
+        Ok(Self { http: builder.unix_socket(data.socket()).build()? })
     }
 
-    /// The records of a partition from an offset on; empty at the end.
-    pub async fn read(&self, partition: u32, from: u64) -> anyhow::Result<Vec<Stored>> {
+    /// The records of a partition from an offset on; empty at the end. None: no such partition.
+    pub async fn read(&self, partition: u32, from: u64) -> anyhow::Result<Option<Vec<Stored>>> {
         let url = format!("http://weir/log/{partition}?from={from}");
         let answer = self.http.get(url).send().await.context("the operator's socket")?;
         if answer.status() == StatusCode::NOT_FOUND {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let body = answer.error_for_status()?.bytes().await?;
-        unpack(body).context("the operator's socket answered something cut off")
+        unpack(body).context("the operator's socket answered something cut off").map(Some)
     }
 }
 

@@ -1,11 +1,14 @@
 //! The one directory that holds a deployment of `weir up`, and what others must know to reach it.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, TryLockError},
     io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::{
+        fs::{OpenOptionsExt, PermissionsExt},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
 };
 use weir_usage::ClickHouseOptions;
@@ -24,9 +27,10 @@ pub struct Connections {
 pub struct DataDir(PathBuf);
 
 impl DataDir {
-    /// The directory given, or the default: /var/lib/weir for root, else under the home directory.
+    /// The directory given, or that of WEIR_DATA, or the default: /var/lib/weir for root, else under
+    /// the home directory.
     pub fn resolve(given: Option<PathBuf>) -> anyhow::Result<Self> {
-        let dir = match given {
+        let dir = match given.or_else(|| std::env::var_os("WEIR_DATA").map(PathBuf::from)) {
             Some(dir) => dir,
             None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/weir"),
             None => match std::env::var_os("XDG_DATA_HOME") {
@@ -90,7 +94,21 @@ impl DataDir {
         let text = fs::read(&path).with_context(|| {
             format!("no weir is running on {} (or it is not yours to see)", self.0.display())
         })?;
+        // A killed one leaves the file.
+        ensure!(self.answers(), "no weir is running on {}", self.0.display());
         serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// Where a running `weir up` answers its operator.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.part("admin.sock")
+    }
+
+    /// Whether a `weir up` runs on this directory and has come up.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        UnixStream::connect(self.socket()).is_ok()
     }
 
     /// The directory of one part.

@@ -4,6 +4,7 @@ mod admin;
 mod cli;
 mod data_dir;
 mod demo;
+mod disk;
 mod engine;
 mod operator;
 mod roles;

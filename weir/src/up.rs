@@ -3,7 +3,7 @@
 use crate::{
     admin,
     data_dir::{Connections, DataDir},
-    engine, operator,
+    disk, engine, operator,
 };
 use anyhow::Context;
 use axum::Router;
@@ -90,8 +90,10 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
 
     let parts = start_parts(&data, args.partitions).await?;
     let clock = start_clock(&parts.pool, args.test_clock).await?;
-    let roles = start_roles(&parts, &data, &clock, &shutdown).await?;
+    let settled = Shutdown::new();
+    let roles = start_roles(&parts, &data, &clock, [&shutdown, &settled]).await?;
     admin::serve(&data, parts.log.clone(), shutdown.clone())?;
+    tokio::spawn(disk::watch(data.path().to_owned(), shutdown.clone()));
     data.write_connections(&Connections {
         database_url: parts.postgres.url(),
         clickhouse: engine::options(&parts.engine),
@@ -106,7 +108,11 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     let watching = tokio::spawn(server::serve(metrics_listener, metrics, shutdown.clone()));
     let ended = tokio::select! {
         ended = &mut serving => ended?,
-        status = parts.engine.ended() => Err(anyhow::anyhow!("the ClickHouse engine ended: {status:?}")),
+        died = child_died(&parts) => {
+            // Nothing can be settled without it: a restart goes on as after a crash.
+            data.forget_connections();
+            return Err(died);
+        }
         () = shutdown.cancelled() => Ok(()),
     };
     shutdown.cancel();
@@ -114,14 +120,24 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
         serving.await??;
     }
     watching.await??;
-    stop(data, roles, parts).await;
+    stop(data, roles, parts, &settled).await;
     ended
 }
 
+async fn child_died(parts: &Parts) -> anyhow::Error {
+    let (name, status) = tokio::select! {
+        status = parts.engine.ended() => ("the ClickHouse engine", status),
+        status = parts.postgres.ended() => ("Postgres", status),
+    };
+    let status = status.map_or_else(|| "nobody knows how".to_owned(), |status| status.to_string());
+    anyhow::anyhow!("{name} ended by itself ({status})")
+}
+
 /// In the order of the stream: nothing new comes in, then what is in is settled, then the rest.
-async fn stop(data: DataDir, roles: Roles, parts: Parts) {
+async fn stop(data: DataDir, roles: Roles, parts: Parts, settled: &Shutdown) {
     data.forget_connections();
     roles.ingest.drain().await;
+    settled.cancel();
     roles.aggregator.join().await;
     if let Err(error) = roles.invoicer.await {
         tracing::error!(%error, "the invoicer did not end in order");
@@ -135,6 +151,7 @@ fn describe_metrics() {
     weir_aggregator::describe_metrics();
     weir_invoicer::describe_metrics();
     weir_api::metrics::describe();
+    disk::describe_metrics();
 }
 
 async fn start_parts(data: &DataDir, partitions: u32) -> anyhow::Result<Parts> {
@@ -169,14 +186,15 @@ async fn start_clock(pool: &PgPool, wanted: Option<DateTime<Utc>>) -> anyhow::Re
     Ok(test.map_or_else(Clock::real, |test| Clock::test(test.now)))
 }
 
+/// The edge ends at `shutdown`; what settles its requests ends at `settled`.
 async fn start_roles(
     parts: &Parts,
     data: &DataDir,
     clock: &Clock,
-    shutdown: &Shutdown,
+    [shutdown, settled]: [&Shutdown; 2],
 ) -> anyhow::Result<Roles> {
     let (pool, usage) = (parts.pool.clone(), parts.usage.clone());
-    let catalog = Catalog::start(pool.clone(), clock.clone(), shutdown.clone()).await?;
+    let catalog = Catalog::start(pool.clone(), clock.clone(), settled.clone()).await?;
     let aggregator = Aggregator::start(
         AggregatorDeps {
             log: parts.log.clone(),
@@ -188,7 +206,7 @@ async fn start_roles(
             owner: OWNER.to_owned(),
             config: weir_aggregator::Config::load()?,
         },
-        shutdown.clone(),
+        settled.clone(),
     )
     .await?;
     let ingest = Ingest::start(

@@ -43,9 +43,10 @@ async fn forward(State(edge): State<Edge>, mut request: Request) -> Response {
     match tokio::time::timeout(ANSWER_TIMEOUT, edge.client.request(request)).await {
         Ok(Ok(answer)) => answer.map(Body::new),
         outcome => {
-            let error = outcome.map_or_else(|late| late.to_string(), |answered| {
-                answered.map_or_else(|error| error.to_string(), |_| String::new())
-            });
+            let error = outcome.map_or_else(
+                |late| late.to_string(),
+                |answered| answered.map_or_else(|error| error.to_string(), |_| String::new()),
+            );
             tracing::warn!(error, "the ingest role does not answer");
             crate::layers::answer(super::unavailable(), false)
         }

@@ -34,9 +34,7 @@ pub async fn current(
     let mut tx = ctx.begin().await?;
     let (agreement, tz) = load(ctx, &mut tx, request).await?;
     let subscription = &agreement.subscription;
-    let newest = agreement.version_at(ctx.now)?;
-    let period = subscription.usage_period(newest, tz, agreement.billed.usage_to, ctx.now)?;
-    let period = period.ok_or_else(|| {
+    let period = agreement.usage_window(tz, ctx.now)?.ok_or_else(|| {
         let message = format!("subscription {} is not active", subscription.id);
         OpError::conflict("SUBSCRIPTION_NOT_ACTIVE", message)
     })?;

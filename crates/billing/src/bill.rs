@@ -233,7 +233,9 @@ fn invoice(
         lines.into_iter().map(|lines| (lines.settled, lines.fees)).unzip();
     let fees: Vec<Fee> = fees.into_iter().flatten().collect();
     let total = Money::sum(currency, fees.iter().map(|fee| fee.amount));
-    let grace_days = details.invoice_grace_period_days.unwrap_or(0);
+    // Nobody is left to correct the draft of a customer who is gone.
+    let stays = contract.customer.deleted_at.is_none();
+    let grace_days = details.invoice_grace_period_days.filter(|_| stays).unwrap_or(0);
     let issuing_date = local_date(contract.tz(), contract.due_at);
     let term = Days::new(details.net_payment_term_days.unwrap_or(0).into());
     Ok(Invoice {

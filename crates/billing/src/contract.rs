@@ -1,8 +1,13 @@
 //! The facts that an invoice is made from.
 
 use crate::{
-    BillingError, Timestamp, customer::Customer, metric::Aggregation, plan::PlanVersion,
-    subscription::Subscription,
+    BillingError, Timestamp,
+    customer::Customer,
+    due::{next_due_at, replanned_due_at},
+    invoice::Period,
+    metric::Aggregation,
+    plan::PlanVersion,
+    subscription::{Subscription, SubscriptionStatus},
 };
 use alloc::{collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 use chrono_tz::Tz;
@@ -36,6 +41,8 @@ pub struct Agreement {
     /// The versions that have been in force for it, in any order; at least one.
     pub versions: Vec<EffectiveVersion>,
     pub billed: Billed,
+    /// When its next invoice was last said to be due, in the zone its customer had then.
+    pub planned_due_at: Option<Timestamp>,
 }
 
 /// A plan version and since when it holds for a subscription.
@@ -78,6 +85,25 @@ impl Agreement {
     /// The next instant at which an invoice is due, given what is billed. Errors: outside the calendar.
     pub fn next_due_at(&self, tz: Tz) -> Result<Option<Timestamp>, BillingError> {
         let first = self.version_at(self.subscription.started_at)?;
-        crate::due::next_due_at(&self.subscription, first, tz, self.billed.due_at)
+        let (billed, planned) = (self.billed.due_at, self.planned_due_at);
+        replanned_due_at(&self.subscription, first, tz, billed, planned)
+    }
+
+    /// The window of usage that runs at `now`: what the next invoice settles, or, while invoices that
+    /// are due have not been made, the one after them. `None`: not started, or ended.
+    /// Errors: outside the calendar.
+    pub fn usage_window(&self, tz: Tz, now: Timestamp) -> Result<Option<Period>, BillingError> {
+        let subscription = &self.subscription;
+        if subscription.status(now) != SubscriptionStatus::Active {
+            return Ok(None);
+        }
+        let first = self.version_at(subscription.started_at)?;
+        let mut start = self.billed.usage_to.unwrap_or(subscription.started_at);
+        let mut due = self.next_due_at(tz)?;
+        while let Some(at) = due.filter(|at| *at <= now) {
+            start = at;
+            due = next_due_at(subscription, first, tz, Some(at))?;
+        }
+        Ok(due.or(subscription.end()).map(|end| Period { start, end }))
     }
 }

@@ -6,6 +6,9 @@ use crate::{
 use chrono::TimeDelta;
 use chrono_tz::Tz;
 
+/// More than two zones are apart, which is 26 hours, and less than the 28 days of a month.
+const ZONES_APART: TimeDelta = TimeDelta::days(2);
+
 /// The next instant at which an invoice of a subscription is due: its start when the plan is billed
 /// in advance (`first` is the version in force then), each local month's first midnight, and its
 /// end unless the final invoice is skipped. `None`: nothing more will be due.
@@ -30,11 +33,35 @@ pub fn next_due_at(
     if billed.is_none() && first.pay_in_advance {
         return Ok(Some(start));
     }
-    // Two zones are at most 26 hours apart, and a month has 28 days at least.
-    let apart = if after > start { TimeDelta::days(2) } else { TimeDelta::zero() };
+    let apart = if after > start { ZONES_APART } else { TimeDelta::zero() };
     let inside = after.checked_add_signed(apart).ok_or(BillingError::OutOfCalendar)?;
     let boundary = Period::holding(first.interval, tz, inside)?.end;
     Ok(subscription.cap_due(boundary))
+}
+
+/// [`next_due_at`] of a subscription whose next invoice was planned for `planned` before: when its
+/// customer has moved to another zone since, the month's end in the new zone that is nearest to it.
+/// So the hours between the two midnights make no invoice of their own, also where the first one has
+/// not been made, and the month that a first invoice in advance paid for is not billed again.
+///
+/// Started 1 April 00:00 UTC, planned for 1 May 00:00 UTC; moved to New York: due 1 May 04:00 UTC,
+/// not 1 April 04:00.
+/// Errors: outside the calendar.
+pub fn replanned_due_at(
+    subscription: &Subscription,
+    first: &PlanVersion,
+    tz: Tz,
+    billed: Option<Timestamp>,
+    planned: Option<Timestamp>,
+) -> Result<Option<Timestamp>, BillingError> {
+    let due = next_due_at(subscription, first, tz, billed)?;
+    let (Some(at), Some(planned)) = (due, planned) else { return Ok(due) };
+    if billed.is_none() && first.pay_in_advance {
+        return Ok(due);
+    }
+    let inside = planned.checked_sub_signed(ZONES_APART).ok_or(BillingError::OutOfCalendar)?;
+    let boundary = Period::holding(first.interval, tz, inside)?.end;
+    Ok(if boundary > at { subscription.cap_due(boundary) } else { due })
 }
 
 impl Subscription {

@@ -3,6 +3,7 @@
 //! An id is 128 bits whose first 48 are the milliseconds of its making, so ids sort by creation.
 //! In Postgres it is a `uuid`, in ClickHouse a `UUID`, everywhere else the text form.
 #![no_std]
+#![deny(clippy::float_arithmetic, clippy::cast_possible_truncation, clippy::indexing_slicing)]
 extern crate alloc;
 
 use core::fmt;

@@ -8,6 +8,7 @@ mod embedded;
 mod error;
 mod event_log;
 mod kafka;
+mod metrics;
 
 pub use config::{ConfigError, LogConfig, PARTITIONS_MAX};
 pub use embedded::{EmbeddedLog, EmbeddedOptions};

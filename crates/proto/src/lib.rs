@@ -13,6 +13,7 @@ pub mod google {
 /// Ours.
 pub mod weir {
     pub mod billing {
+        #[expect(clippy::allow_attributes, reason = "tonic silences lints where it generates code")]
         pub mod v2 {
             tonic::include_proto!("weir.billing.v2");
         }

@@ -6,6 +6,7 @@ pub mod health;
 pub mod postgres;
 pub mod server;
 pub mod telemetry;
+mod unread;
 
 pub use clock::Clock;
 /// Cancelled once, when the process is to end; every task holds a clone and stops in order.

@@ -3,12 +3,16 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 
 /// A crashed server may need to replay its log before it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -16,6 +20,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(10);
 /// A fast shutdown writes one checkpoint.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often we look whether it has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Unix socket addresses have 107 usable bytes; `.s.PGSQL.5432` and a slash take 15.
 const SOCKET_DIR_MAX: usize = 90;
 /// The system user that runs Postgres when we are root, because Postgres refuses to be root.
@@ -51,7 +57,7 @@ pub enum PostgresError {
 pub struct PrivatePostgres {
     socket_dir: PathBuf,
     pid: Pid,
-    ended: mpsc::Receiver<ExitStatus>,
+    ended: watch::Receiver<Option<ExitStatus>>,
 }
 
 /// How durable and how large the server is.
@@ -97,23 +103,43 @@ impl PrivatePostgres {
         format!("postgres:///{DATABASE}?host={}&user=weir", self.socket_dir.display())
     }
 
-    /// Ends the server: running transactions are aborted, everything committed is on disk.
+    /// Returns when the server has ended, for whatever reason.
+    pub async fn ended(&self) -> Option<ExitStatus> {
+        let mut ended = self.ended.clone();
+        ended.wait_for(Option::is_some).await.ok().and_then(|status| *status)
+    }
+
+    /// Ends the server: running transactions are aborted, everything committed is on disk. Blocks.
     pub fn stop(self) {
         for signal in [Signal::INT, Signal::QUIT, Signal::KILL] {
-            // An error means that it has ended already; the wait below sees that.
-            let _gone = kill_process(self.pid, signal);
-            if self.ended.recv_timeout(STOP_TIMEOUT).is_ok() {
+            if self.wait(Duration::ZERO).is_some() {
                 return;
             }
+            // An error means that it has just ended; the wait below sees that.
+            let _gone = kill_process(self.pid, signal);
+            if self.wait(STOP_TIMEOUT).is_some() {
+                return;
+            }
+        }
+    }
+
+    /// How it ended, when it does so in this time.
+    fn wait(&self, patience: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let status = *self.ended.borrow();
+            if status.is_some() || Instant::now() >= deadline {
+                return status;
+            }
+            std::thread::sleep(LOOK_AGAIN);
         }
     }
 
     fn wait_until_ready(&self, tools: &Tools, log: &Path) -> Result<(), PostgresError> {
         let deadline = Instant::now() + START_TIMEOUT;
         while Instant::now() < deadline {
-            match self.ended.recv_timeout(Duration::from_millis(50)) {
-                Ok(status) => return Err(PostgresError::Ended(status, log.to_owned())),
-                Err(_still_running) => {}
+            if let Some(status) = self.wait(Duration::from_millis(50)) {
+                return Err(PostgresError::Ended(status, log.to_owned()));
             }
             let ready = tools
                 .command("pg_isready")
@@ -234,7 +260,7 @@ impl Tools {
         socket_dir: &Path,
         log: &Path,
         options: PostgresOptions,
-    ) -> Result<(Pid, mpsc::Receiver<ExitStatus>), PostgresError> {
+    ) -> Result<(Pid, watch::Receiver<Option<ExitStatus>>), PostgresError> {
         let io = |path: &Path, error| PostgresError::Io(path.to_owned(), error);
         let output = fs::File::create(log).map_err(|error| io(log, error))?;
         let errors = output.try_clone().map_err(|error| io(log, error))?;
@@ -253,9 +279,11 @@ impl Tools {
         for setting in settings(options) {
             command.arg("-c").arg(setting);
         }
+        // Ctrl-C in the terminal is for us; the server is stopped when we have finished.
+        command.process_group(0);
         command.current_dir("/").stdin(Stdio::null()).stdout(output).stderr(errors);
         let (pid_sender, pid) = mpsc::sync_channel(1);
-        let (ended_sender, ended) = mpsc::sync_channel(1);
+        let (ended_sender, ended) = watch::channel(None);
         std::thread::Builder::new()
             .name("postgres".to_owned())
             .spawn(move || match command.spawn() {
@@ -268,7 +296,7 @@ impl Tools {
                         pid_sender.send(pid.ok_or_else(|| io::Error::other("no process id")));
                     if let Ok(status) = child.wait() {
                         // Nobody waits for it any more when the send fails.
-                        let _unheard = ended_sender.send(status);
+                        let _unheard = ended_sender.send(Some(status));
                     }
                 }
             })

@@ -10,6 +10,12 @@ use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 const SECONDS_BUCKETS: [f64; 13] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
+/// Events of a chunk: from one alone to the largest that is taken.
+const EVENTS_BUCKETS: [f64; 11] = [
+    1.0, 10.0, 100.0, 1_000.0, 5_000.0, 10_000.0, 25_000.0, 50_000.0, 100_000.0, 150_000.0,
+    200_000.0,
+];
+
 /// Sends logs to stderr: level from `WEIR_LOG` (default `info`), JSON lines with `WEIR_LOG_FORMAT=json`.
 ///
 /// Errors: a filter that can't be read, or a second call in one process.
@@ -36,6 +42,7 @@ pub fn init_logs() -> anyhow::Result<()> {
 pub fn init_metrics() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Suffix("_events".to_owned()), &EVENTS_BUCKETS)?
         .install_recorder()?;
     Ok(handle)
 }

@@ -21,6 +21,21 @@ pub struct DueCustomer {
     pub customer: CustomerId,
 }
 
+/// How far may be billed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Horizon {
+    /// What is due at or before this.
+    pub as_of: Timestamp,
+    /// Of that, what was known to be due before this real instant; none: all of it.
+    pub known_before: Option<Timestamp>,
+}
+
+impl From<Timestamp> for Horizon {
+    fn from(as_of: Timestamp) -> Self {
+        Self { as_of, known_before: None }
+    }
+}
+
 /// What drafts are made anew from.
 #[derive(Debug, Clone, Default)]
 pub struct DraftFacts {
@@ -28,22 +43,29 @@ pub struct DraftFacts {
     pub metrics: BTreeMap<BillableMetricId, MetricTerms>,
 }
 
-/// Customers with a subscription due at or before `as_of`, longest due first, at most `limit`
-/// subscriptions; those that failed a while ago (`billing_failures`) are passed over.
+/// Customers with a subscription due within `horizon`, longest due first, at most `limit`
+/// subscriptions; those of whom something is due that was not known before the horizon wait with all
+/// of it, since what is due at one instant shares an invoice. Those that failed a while ago (`billing_failures`) are passed over.
 /// They are locked until the transaction ends; those that another one has locked are left out.
 /// Read what is due of them by [`contracts`], in a later statement of the same transaction: it may
 /// have been billed between this statement's start and its lock.
 pub async fn due_customers(
     conn: &mut PgConnection,
-    as_of: Timestamp,
+    horizon: impl Into<Horizon>,
     limit: u32,
 ) -> Result<Vec<DueCustomer>, StoreError> {
+    let Horizon { as_of, known_before } = horizon.into();
     // One row per subscription: DISTINCT can't be locked.
     let rows = sqlx::query!(
         "SELECT c.organization_id, c.id
          FROM subscriptions s
          JOIN customers c ON c.organization_id = s.organization_id AND c.id = s.customer_id
          WHERE s.next_due_at <= $1
+           AND ($3::timestamptz IS NULL OR NOT EXISTS (
+               SELECT FROM subscriptions o
+               WHERE o.organization_id = s.organization_id AND o.customer_id = s.customer_id
+                 AND o.next_due_at <= $1 AND o.next_due_set_at > $3
+           ))
            AND NOT EXISTS (
                SELECT FROM billing_failures f
                WHERE f.organization_id = s.organization_id AND f.subject_id = s.id
@@ -54,6 +76,7 @@ pub async fn due_customers(
          FOR UPDATE OF c SKIP LOCKED",
         as_of,
         i64::from(limit),
+        known_before as _,
     )
     .fetch_all(conn)
     .await?;
@@ -65,16 +88,16 @@ pub async fn due_customers(
         .collect())
 }
 
-/// What is due of these customers at the earliest instant at or before `as_of`: one contract each,
-/// by that instant; what is due later comes with the next call, after this is billed. Customers
+/// What is due of these customers at the earliest instant within `horizon`: one contract each, by
+/// that instant; what is due later comes with the next call, after this is billed. Customers
 /// without anything due are left out.
 pub async fn contracts(
     conn: &mut PgConnection,
     customers: &[DueCustomer],
-    as_of: Timestamp,
+    horizon: impl Into<Horizon>,
 ) -> Result<Vec<Contract>, StoreError> {
     let keys: Vec<_> = customers.iter().map(|due| (due.organization, due.customer)).collect();
-    let due = due_subscriptions(conn, &keys, as_of).await?;
+    let due = due_subscriptions(conn, &keys, horizon.into()).await?;
     let mut due_at: BTreeMap<SubscriptionId, Timestamp> = BTreeMap::new();
     let mut wanted = Vec::with_capacity(due.len());
     for row in &due {
@@ -111,6 +134,7 @@ pub async fn agreements(
     let mut found = subscriptions::find_all(conn, wanted).await?;
     let mut versions = effective_versions(conn, wanted).await?;
     let billed = billed(conn, wanted).await?;
+    let planned = planned(conn, wanted).await?;
     let plans: Vec<(OrganizationId, PlanId)> =
         found.values().map(|one| (one.organization, one.plan)).collect();
     let names = plan_names(conn, &plans).await?;
@@ -124,6 +148,7 @@ pub async fn agreements(
                 plan_code,
                 versions: versions.remove(wanted).unwrap_or_default(),
                 billed: billed.get(wanted).copied().unwrap_or_default(),
+                planned_due_at: planned.get(wanted).copied(),
                 subscription,
             })
         })
@@ -263,7 +288,7 @@ struct DueRow {
 async fn due_subscriptions(
     conn: &mut PgConnection,
     customers: &[(OrganizationId, CustomerId)],
-    as_of: Timestamp,
+    horizon: Horizon,
 ) -> Result<Vec<DueRow>, StoreError> {
     let (organizations, ids): (Vec<OrganizationId>, Vec<CustomerId>) =
         customers.iter().copied().unzip();
@@ -275,6 +300,7 @@ async fn due_subscriptions(
                    min(next_due_at) OVER (PARTITION BY organization_id, customer_id) AS first
                FROM subscriptions s
                WHERE next_due_at <= $3
+                 AND ($4::timestamptz IS NULL OR next_due_set_at <= $4)
                  AND (organization_id, customer_id)
                      IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
                  AND NOT EXISTS (
@@ -286,7 +312,8 @@ async fn due_subscriptions(
            WHERE next_due_at = first"#,
         &organizations as _,
         &ids as _,
-        as_of,
+        horizon.as_of,
+        horizon.known_before as _,
     )
     .fetch_all(conn)
     .await?)
@@ -348,6 +375,25 @@ async fn billed(
             (id(row.subscription_id), billed)
         })
         .collect())
+}
+
+async fn planned(
+    conn: &mut PgConnection,
+    subscriptions: &[(OrganizationId, SubscriptionId)],
+) -> Result<BTreeMap<SubscriptionId, Timestamp>, StoreError> {
+    let (organizations, ids): (Vec<OrganizationId>, Vec<SubscriptionId>) =
+        subscriptions.iter().copied().unzip();
+    let rows = sqlx::query!(
+        r#"SELECT id, next_due_at AS "next_due_at!"
+           FROM subscriptions
+           WHERE (organization_id, id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
+             AND next_due_at IS NOT NULL"#,
+        &organizations as _,
+        &ids as _,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (id(row.id), row.next_due_at)).collect())
 }
 
 /// What the base fee's line is called, and the plan's code.

@@ -158,6 +158,19 @@ pub async fn min_watermark(conn: &mut PgConnection) -> Result<Option<Timestamp>,
     .await?)
 }
 
+/// Whether every event acknowledged before `at` (real time) is in ClickHouse. True without any
+/// partition: then nothing was ever accepted.
+pub async fn covers(conn: &mut PgConnection, at: Timestamp) -> Result<bool, StoreError> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT NOT EXISTS (
+               SELECT FROM log_partitions WHERE watermark IS NULL OR watermark < $1
+           ) AS "covers!""#,
+        at
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
 /// All partitions in order.
 pub async fn list(conn: &mut PgConnection) -> Result<Vec<Partition>, StoreError> {
     sqlx::query!(

@@ -122,15 +122,19 @@ pub struct NextDue {
     pub at: Option<Timestamp>,
 }
 
-/// Writes when the next invoices are due, of any number of subscriptions. Errors: `NotFound` when
-/// one of them is not there.
+/// Writes when the next invoices are due, of any number of subscriptions; of what is due sooner than
+/// was known also since when, in real time. Errors: `NotFound` when one of them is not there.
 pub async fn set_next_due(conn: &mut PgConnection, dues: &[NextDue]) -> Result<(), StoreError> {
     let organizations: Vec<_> = dues.iter().map(|due| due.organization).collect();
     let subscriptions: Vec<_> = dues.iter().map(|due| due.subscription).collect();
     let at: Vec<Option<Timestamp>> = dues.iter().map(|due| due.at).collect();
     let result = sqlx::query!(
         "UPDATE subscriptions s
-         SET next_due_at = d.at
+         SET next_due_at = d.at,
+             next_due_set_at = CASE
+                 WHEN d.at < s.next_due_at OR s.next_due_at IS NULL THEN clock_timestamp()
+                 ELSE s.next_due_set_at
+             END
          FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS d (organization_id, id, at)
          WHERE s.organization_id = d.organization_id AND s.id = d.id",
         &organizations as _,

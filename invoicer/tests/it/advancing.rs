@@ -163,3 +163,27 @@ async fn a_clock_does_not_go_back(pool: PgPool) {
     let back = matches!(outcome, Err(InvoicerError::Store(StoreError::ClockBackwards { .. })));
     assert!(back, "{outcome:?}");
 }
+
+#[sqlx::test(migrations = "../migrations/postgres")]
+async fn what_came_before_a_termination_is_on_the_final_invoice_of_a_test_clock(pool: PgPool) {
+    let mut world = World::on_test_clock(pool, at("2020-03-01T00:00:00Z")).await;
+    let tokens = world.metric("tokens", Aggregation::Sum).await;
+    let plan = world.small_plan(tokens).await;
+    let customer = world.customer("c1", CustomerDetails::default()).await;
+    let start = at("2020-03-01T00:00:00Z");
+    let subscription = world.subscribe(&customer, &plan, "s1", start).await;
+    let other = world.subscribe(&customer, &plan, "s2", start).await;
+    advance(&world, at("2020-03-10T00:00:00Z")).await;
+    // Accepted, and the aggregator has not come to it when the subscriptions end.
+    world.stop_aggregator().await;
+    world.terminate(&subscription, at("2020-03-10T00:00:00Z")).await;
+    world.terminate(&other, at("2020-03-10T00:00:00Z")).await;
+    let report = invoice_due(&world.deps, at("2020-03-10T00:00:00Z")).await.unwrap();
+    assert_eq!((report.created, report.left), (0, 2));
+    world.used(subscription.id, tokens, at("2020-03-09T00:00:00Z"), "100").await;
+    world.watermark_is_now().await;
+    let report = invoice_due(&world.deps, at("2020-03-10T00:00:00Z")).await.unwrap();
+    assert_eq!((report.created, report.left), (1, 0));
+    // 2 base fees of 10.00 for 9 of 31 days, and 1.00 of usage.
+    assert_eq!(world.invoices().await.last().unwrap().total.minor, 2 * 290 + 100);
+}

@@ -1,12 +1,20 @@
 //! `weir log`
 
 use crate::{admin, data_dir::DataDir};
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use serde_json::{json, value::RawValue};
-use std::{io::Write, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use weir_events::{Position, decode_record};
-use weir_log::{EmbeddedLog, EmbeddedOptions, EventLog, KafkaLog, KafkaOptions, Stored};
+use weir_log::{
+    EmbeddedLog, EmbeddedOptions, EventLog, KafkaLog, KafkaOptions, LogConfig, LogError, Stored,
+};
 
 /// Bytes of records that are read at once.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -30,17 +38,14 @@ pub struct CatArgs {
     /// End after so many events.
     #[arg(long)]
     limit: Option<usize>,
-    /// The data directory of `weir up`, running or not.
-    #[arg(long, env = "WEIR_DATA")]
+    /// The data directory of `weir up`, running or not; WEIR_DATA when nothing else is given.
+    #[arg(long)]
     data: Option<PathBuf>,
-    /// Kafka's `host:port,…`; goes before --data.
+    /// Kafka's `host:port,…`
     #[arg(long, env = "KAFKA_BROKERS")]
     kafka_brokers: Option<String>,
     #[arg(long, env = "KAFKA_TOPIC", default_value = "weir-events")]
     kafka_topic: String,
-    /// Partitions of the log.
-    #[arg(long, env = "WEIR_PARTITIONS", default_value_t = 8)]
-    partitions: u32,
 }
 
 impl LogCommand {
@@ -64,13 +69,13 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 async fn cat(args: &CatArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let source = Source::open(args).await?;
     let mut left = args.limit.unwrap_or(usize::MAX);
-    for partition in 0..source.partitions(args) {
-        if args.partition.is_some_and(|only| only != partition) {
-            continue;
-        }
+    for partition in args.partition.unwrap_or(0).. {
         let mut from = args.from;
         while left > 0 {
-            let records = source.read(partition, from).await?;
+            let Some(records) = source.read(partition, from).await? else {
+                ensure!(args.partition.is_none(), "the log has no partition {partition}");
+                return Ok(());
+            };
             let Some(last) = records.last() else { break };
             from = last.offset + 1;
             for record in &records {
@@ -80,48 +85,66 @@ async fn cat(args: &CatArgs, out: &mut impl Write) -> anyhow::Result<()> {
                 }
             }
         }
+        if left == 0 || args.partition.is_some() {
+            break;
+        }
     }
     Ok(())
 }
 
 /// Where the records come from: a log that we open, or a running `weir up` that holds it open.
 enum Source {
-    Log(Arc<dyn EventLog>),
+    Log {
+        log: Arc<dyn EventLog>,
+        /// Keeps `weir up` off the directory meanwhile.
+        _lock: Option<File>,
+    },
     Running(admin::Client),
 }
 
 impl Source {
     async fn open(args: &CatArgs) -> anyhow::Result<Self> {
-        if let Some(brokers) = &args.kafka_brokers {
-            let options = KafkaOptions::default();
-            let log =
-                KafkaLog::connect(brokers, &args.kafka_topic, args.partitions, options).await?;
-            return Ok(Self::Log(Arc::new(log)));
+        // A named directory goes before what the environment says of another deployment.
+        if let (Some(brokers), None) = (&args.kafka_brokers, &args.data) {
+            let log = open_kafka(brokers, &args.kafka_topic).await?;
+            return Ok(Self::Log { log: Arc::new(log), _lock: None });
         }
         let data = DataDir::resolve(args.data.clone())?;
-        if data.connections().is_ok() {
-            return Ok(Self::Running(admin::Client::connect(&data)?));
+        if data.answers() {
+            return Ok(Self::Running(admin::Client::new(&data)?));
         }
         let dir = data.part("log");
-        if !dir.exists() {
-            bail!("there is no log in {}", data.path().display());
-        }
-        let log = EmbeddedLog::open(&dir, args.partitions, EmbeddedOptions::default())?;
-        Ok(Self::Log(Arc::new(log)))
+        ensure!(dir.exists(), "there is no log in {}", data.path().display());
+        let lock = data.lock()?;
+        let log = open_embedded(&dir)?;
+        Ok(Self::Log { log: Arc::new(log), _lock: Some(lock) })
     }
 
-    fn partitions(&self, args: &CatArgs) -> u32 {
+    /// None: no such partition.
+    async fn read(&self, partition: u32, from: u64) -> anyhow::Result<Option<Vec<Stored>>> {
         match self {
-            Self::Log(log) => log.partitions(),
-            Self::Running(_) => args.partitions,
-        }
-    }
-
-    async fn read(&self, partition: u32, from: u64) -> anyhow::Result<Vec<Stored>> {
-        match self {
-            Self::Log(log) => read(log.as_ref(), partition, from).await,
+            Self::Log { log, .. } if partition >= log.partitions() => Ok(None),
+            Self::Log { log, .. } => read(log.as_ref(), partition, from).await.map(Some),
             Self::Running(client) => client.read(partition, from).await,
         }
+    }
+}
+
+/// A log knows how many partitions it has; who only reads it need not.
+async fn open_kafka(brokers: &str, topic: &str) -> Result<KafkaLog, LogError> {
+    let connect =
+        |partitions| KafkaLog::connect(brokers, topic, partitions, KafkaOptions::default());
+    match connect(LogConfig::default().partitions).await {
+        Err(LogError::PartitionCount { found, .. }) => connect(found).await,
+        opened => opened,
+    }
+}
+
+fn open_embedded(dir: &Path) -> Result<EmbeddedLog, LogError> {
+    let open = |partitions| EmbeddedLog::open(dir, partitions, EmbeddedOptions::default());
+    match open(LogConfig::default().partitions) {
+        Err(LogError::PartitionCount { found, .. }) => open(found),
+        opened => opened,
     }
 }
 

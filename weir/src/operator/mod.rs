@@ -26,10 +26,11 @@ const CONNECTIONS_MAX: u32 = 8;
 /// Which deployment is meant: a data directory of `weir up`, or addresses.
 #[derive(Debug, clap::Args)]
 pub struct Target {
-    /// The data directory of a running `weir up`.
-    #[arg(long, env = "WEIR_DATA")]
+    /// The data directory of a running `weir up`; WEIR_DATA when nothing else is given. Goes before
+    /// every address, so that what the environment says of another deployment does no harm.
+    #[arg(long)]
     pub data: Option<PathBuf>,
-    /// The Postgres of roles that run apart; goes before --data.
+    /// The Postgres of roles that run apart.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// The ClickHouse of roles that run apart; the password comes from CLICKHOUSE_PASSWORD.
@@ -42,10 +43,15 @@ pub struct Target {
 }
 
 impl Target {
+    /// The Postgres of roles that run apart, if those are meant.
+    fn apart(&self) -> Option<&str> {
+        self.database_url.as_deref().filter(|_| self.data.is_none())
+    }
+
     /// A pool on the deployment's Postgres.
     pub async fn pool(&self) -> anyhow::Result<PgPool> {
-        let url = match &self.database_url {
-            Some(url) => url.clone(),
+        let url = match self.apart() {
+            Some(url) => url.to_owned(),
             None => DataDir::resolve(self.data.clone())?.connections()?.database_url,
         };
         weir_store::connect(&url, CONNECTIONS_MAX).await.context("connecting to Postgres")
@@ -53,7 +59,7 @@ impl Target {
 
     /// The deployment's ClickHouse.
     pub fn usage(&self) -> anyhow::Result<ClickHouse> {
-        match (&self.database_url, &self.clickhouse_url) {
+        match (self.apart(), &self.clickhouse_url) {
             (Some(_), Some(url)) => {
                 let options = ClickHouseOptions {
                     clickhouse_url: url.clone(),

@@ -1,5 +1,6 @@
 //! Failures, late usage and the edges that scenario files cannot say.
 
+use chrono_tz::Tz;
 use std::{collections::BTreeMap, sync::Arc};
 use weir_billing::{
     BillingError, Timestamp,
@@ -14,6 +15,7 @@ use weir_billing::{
     subscription::Subscription,
     usage::UsageTotal,
 };
+
 use weir_ids::{
     BillableMetricId, ChargeId, CustomerId, OrganizationId, PlanId, PlanVersionId, SubscriptionId,
 };
@@ -68,6 +70,7 @@ pub fn contract(versions: Vec<PlanVersion>) -> Contract {
         plan_code: "plan".into(),
         versions: vec![EffectiveVersion { from: start, version: Arc::new(version) }],
         billed: Billed::default(),
+        planned_due_at: None,
     };
     let terms = MetricTerms { name: "tokens".into(), aggregation: Aggregation::Sum };
     Contract {
@@ -208,4 +211,39 @@ fn a_refreshed_draft_has_the_late_usage_and_the_same_lines() {
     assert_eq!(ids(&before), ids(&after));
     assert_eq!(again(Some("100")).unwrap(), Invoice { updated_at: now, ..before.clone() });
     assert!(matches!(again(None), Err(BillingError::UsageOverflow { .. })));
+}
+
+#[test]
+fn a_customer_who_is_gone_gets_no_draft() {
+    let mut contract = contract(vec![version(1000, "1", false)]);
+    contract.customer.details.invoice_grace_period_days = Some(3);
+    contract.customer.deleted_at = Some(at("2026-05-01T00:00:00Z"));
+    let invoice = billed(&contract, &UsageBook::new()).invoices.remove(0);
+    assert_eq!(invoice.status, InvoiceStatus::Draft { finalize_at: contract.due_at });
+}
+
+#[test]
+fn the_window_that_runs_is_what_the_next_invoice_settles() {
+    let mut agreement = contract(vec![version(1000, "1", false)]).agreements.remove(0);
+    let window = |agreement: &Agreement, tz: Tz, now| {
+        let window = agreement.usage_window(tz, at(now)).unwrap();
+        window.map(|window| (window.start, window.end))
+    };
+    let (april, may, june) =
+        (at("2026-04-01T00:00:00Z"), at("2026-05-01T00:00:00Z"), at("2026-06-01T00:00:00Z"));
+    assert_eq!(window(&agreement, Tz::UTC, "2026-03-31T23:59:59Z"), None);
+    assert_eq!(window(&agreement, Tz::UTC, "2026-04-01T00:00:00Z"), Some((april, may)));
+    // April is not billed yet; it is not the current window all the same.
+    assert_eq!(window(&agreement, Tz::UTC, "2026-05-01T00:00:00Z"), Some((may, june)));
+    agreement.planned_due_at = Some(may);
+    let zone = Tz::America__New_York;
+    let later = at("2026-05-01T04:00:00Z");
+    assert_eq!(window(&agreement, zone, "2026-04-20T00:00:00Z"), Some((april, later)));
+    agreement.billed = Billed { due_at: Some(may), usage_to: Some(may), base_to: Some(may) };
+    let end = at("2026-06-01T04:00:00Z");
+    assert_eq!(window(&agreement, zone, "2026-05-20T00:00:00Z"), Some((may, end)));
+    agreement.subscription.ending_at = Some(at("2026-05-21T00:00:00Z"));
+    let end = at("2026-05-21T00:00:00Z");
+    assert_eq!(window(&agreement, zone, "2026-05-20T00:00:00Z"), Some((may, end)));
+    assert_eq!(window(&agreement, zone, "2026-05-21T00:00:00Z"), None);
 }

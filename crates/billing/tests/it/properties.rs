@@ -67,7 +67,7 @@ proptest! {
     fn usage_windows_cover_a_life_exactly_once(
         start in 0_i64..3_000_000_000, length in 1_i64..20_000_000, in_advance: bool,
         zone in 0..chrono_tz::TZ_VARIANTS.len(),
-        moved_to in 0..chrono_tz::TZ_VARIANTS.len(),
+        moved_to in 0..chrono_tz::TZ_VARIANTS.len(), moves_after in 0..3,
     ) {
         let mut facts = contract(vec![version(1000, "1", in_advance)]);
         let agreement = &mut facts.agreements[0];
@@ -77,8 +77,9 @@ proptest! {
         let mut covered = agreement.subscription.started_at;
         let mut base_to = None;
         let mut rounds = 0;
+        agreement.planned_due_at = agreement.next_due_at(chrono_tz::TZ_VARIANTS[zone]).unwrap();
         loop {
-            let tz = chrono_tz::TZ_VARIANTS[if rounds < 2 { zone } else { moved_to }];
+            let tz = chrono_tz::TZ_VARIANTS[if rounds < moves_after { zone } else { moved_to }];
             let Some(due_at) = agreement.next_due_at(tz).unwrap() else { break };
             let settled = settle(agreement, tz, due_at).unwrap();
             if let Some(usage) = &settled.usage {
@@ -91,6 +92,7 @@ proptest! {
                 base_to = Some(base.period.end);
             }
             agreement.billed = Billed { due_at: Some(due_at), usage_to: Some(covered), base_to };
+            agreement.planned_due_at = agreement.next_due_at(tz).unwrap();
             rounds += 1;
         }
         prop_assert_eq!(covered, end);

@@ -111,6 +111,9 @@ fn run(scenario: &Scenario) -> Vec<Invoice> {
         if let Some((moves_at, zone)) = moved
             && first.as_ref().is_none_or(|(due_at, _)| *due_at > moves_at)
         {
+            for agreement in &mut agreements {
+                agreement.planned_due_at = agreement.next_due_at(tz(&customer)).unwrap();
+            }
             customer.details.timezone = Some(zone);
             continue;
         }
@@ -197,5 +200,6 @@ fn agreement(scenario: &Scenario, spec: &SubscriptionSpec) -> Agreement {
         plan_code: spec.plan.clone(),
         versions: scenario.versions(&spec.plan).into_iter().map(version).collect(),
         billed: Billed::default(),
+        planned_due_at: None,
     }
 }

@@ -2,7 +2,7 @@
 //! then answers everybody in it.
 
 use super::{EmbeddedOptions, Shared};
-use crate::{Append, LogError, error::Closed};
+use crate::{Append, LogError, error::Closed, metrics};
 use bytes::Bytes;
 use std::{
     sync::{
@@ -98,7 +98,7 @@ impl Committer {
 }
 
 fn busy() -> LogError {
-    metrics::counter!("log_refused_appends_total", "reason" => "busy").increment(1);
+    metrics::refused_busy();
     LogError::Busy
 }
 
@@ -164,8 +164,7 @@ impl Worker {
             }
         });
         if outcome.is_ok() {
-            metrics::histogram!("log_commit_duration_seconds").record(started.elapsed());
-            metrics::counter!("log_committed_records_total").increment(records);
+            metrics::committed(records, started.elapsed());
             for (partition, next) in self.shared.partitions.iter().zip(&self.next) {
                 partition.end.send_if_modified(|end| {
                     let grown = *end < *next;

@@ -3,7 +3,7 @@
 mod committer;
 mod storage;
 
-use crate::{Append, EventLog, LogError, Stored, error::Closed};
+use crate::{Append, EventLog, LogError, Stored, error::Closed, metrics};
 use committer::{Committer, Request};
 use serde::Deserialize;
 use std::{
@@ -68,6 +68,7 @@ impl EmbeddedLog {
     /// Opens the log in `dir`, or creates it with this number of partitions. Blocks while the disk
     /// is read. Errors: `InUse`, `PartitionCount`, `Format`, `Open`.
     pub fn open(dir: &Path, partitions: u32, options: EmbeddedOptions) -> Result<Self, LogError> {
+        metrics::describe_embedded();
         let storage = Storage::open(dir, partitions, &options)?;
         let partitions = (0..partitions)
             .map(|partition| {

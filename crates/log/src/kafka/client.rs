@@ -7,10 +7,16 @@ use rdkafka::{
     admin::AdminClient,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
     producer::FutureProducer,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How often a partition without a leader is asked again.
+const ELECTION_PAUSE: Duration = Duration::from_millis(50);
 
 /// One topic of one cluster.
 #[derive(Clone)]
@@ -86,12 +92,31 @@ impl Client {
         partition: u32,
     ) -> Result<(u64, u64), LogError> {
         let number = i32::try_from(partition).unwrap_or(i32::MAX);
-        let (start, end) = consumer
-            .fetch_watermarks(&self.topic, number, self.request_timeout())
-            .map_err(LogError::unavailable)?;
+        let deadline = Instant::now() + self.request_timeout();
+        let (start, end) = loop {
+            match consumer.fetch_watermarks(&self.topic, number, self.request_timeout()) {
+                Ok(bounds) => break bounds,
+                Err(error) if is_electing(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(ELECTION_PAUSE);
+                }
+                Err(error) => return Err(LogError::unavailable(error)),
+            }
+        };
         let offset = |offset: i64| u64::try_from(offset).map_err(LogError::unavailable);
         Ok((offset(start)?, offset(end)?))
     }
+}
+
+/// A partition that is new or changes its leader, of which not every broker has heard.
+fn is_electing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+        )
+    )
 }
 
 /// Carries librdkafka's own words into our traces. They are warnings at most: what matters comes

@@ -4,7 +4,7 @@ mod client;
 mod reader;
 mod topic;
 
-use crate::{Append, EventLog, LogError, Stored, error::Closed};
+use crate::{Append, EventLog, LogError, Stored, error::Closed, metrics};
 use client::{Client, LogContext};
 use parking_lot::RwLock;
 use rdkafka::{
@@ -88,6 +88,7 @@ impl KafkaLog {
         partitions: u32,
         options: KafkaOptions,
     ) -> Result<Self, LogError> {
+        metrics::describe();
         let client = Client::new(brokers, topic, partitions, options);
         let consumer: Arc<BaseConsumer<_>> = Arc::new(client.consumer()?);
         topic::ensure(&client, &consumer).await?;
@@ -223,7 +224,7 @@ impl EventLog for KafkaLog {
 fn not_queued(error: KafkaError) -> LogError {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::QueueFull) => {
-            metrics::counter!("log_refused_appends_total", "reason" => "busy").increment(1);
+            metrics::refused_busy();
             LogError::Busy
         }
         _ => LogError::rejected(error),

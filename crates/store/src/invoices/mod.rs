@@ -1,9 +1,11 @@
 //! Invoices with what they settle and their fees. Whoever reads or writes one has it whole, and it
 //! adds up.
 
+mod provenance;
 mod read;
 mod write;
 
+pub use provenance::{Provenance, provenance, provenance_now, set_provenance};
 pub use read::{InvoiceFilter, StatusFilter, find, find_many, list, lock};
 pub use write::{finalize, finalize_many, insert, insert_many, replace_fees};
 

@@ -5,11 +5,11 @@ use sqlx::PgPool;
 use std::time::Duration;
 use weir_ids::{CustomerId, SubscriptionId};
 use weir_store::billing::{
-    DueCustomer, agreements, contracts, draft_facts, due_customers, due_drafts, next_due,
+    DueCustomer, Horizon, agreements, contracts, draft_facts, due_customers, due_drafts, next_due,
 };
 use weir_store::billing_failures::{Failure, Subject};
 use weir_store::subscriptions::{NextDue, set_next_due};
-use weir_store::{billing_failures, customers, invoices, subscriptions};
+use weir_store::{billing_failures, clock, customers, invoices, subscriptions};
 
 fn due(organization: weir_ids::OrganizationId, customer: u128) -> DueCustomer {
     DueCustomer { organization, customer: CustomerId::from_u128(base(organization) + customer) }
@@ -28,6 +28,33 @@ async fn customers_are_due_at_the_very_instant_and_each_once(pool: PgPool) {
     let mut found = due_customers(&mut tx, month(3), 10).await.unwrap();
     found.sort();
     assert_eq!(found, [due(OTHER, 1), due(ACME, 1)]);
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn what_became_due_after_the_horizon_waits_with_all_of_its_customer(pool: PgPool) {
+    deployment(&pool, ACME, "Acme").await;
+    let mut conn = pool.acquire().await.unwrap();
+    subscriptions::insert(&mut conn, &subscription(ACME, 2, 1, 1), Some(month(4))).await.unwrap();
+    let known_before = Some(clock::database_now(&mut conn).await.unwrap());
+    let horizon = Horizon { as_of: month(3), known_before };
+    assert_eq!(due_customers(&mut conn, horizon, 10).await.unwrap(), [due(ACME, 1)]);
+    // Later than was planned is no news, sooner is.
+    let (organization, subscription) = (ACME, SubscriptionId::from_u128(base(ACME) + 2));
+    for (at, found) in [(month(5), 1), (month(3), 0)] {
+        let sooner = NextDue { organization, subscription, at: Some(at) };
+        set_next_due(&mut conn, &[sooner]).await.unwrap();
+        let customers = due_customers(&mut conn, horizon, 10).await.unwrap();
+        assert_eq!(customers.len(), found, "{at}");
+    }
+    assert_eq!(contracts(&mut conn, &[due(ACME, 1)], horizon).await.unwrap()[0].agreements.len(), 1);
+    let later = Horizon {
+        known_before: Some(clock::database_now(&mut conn).await.unwrap()),
+        ..horizon
+    };
+    assert_eq!(due_customers(&mut conn, later, 10).await.unwrap(), [due(ACME, 1)]);
+    let contracts = contracts(&mut conn, &[due(ACME, 1)], later).await.unwrap();
+    assert_eq!(contracts[0].agreements.len(), 2);
+    assert!(contracts[0].agreements.iter().all(|one| one.planned_due_at == Some(month(3))));
 }
 
 #[sqlx::test(migrations = "../../migrations/postgres")]

@@ -4,7 +4,7 @@ use crate::fixtures::{ACME, deployment, draft, month, subscription, usd};
 use sqlx::PgPool;
 use weir_billing::invoice::{InvoiceStatus, Period};
 use weir_ids::InvoiceId;
-use weir_store::{StoreError, Tx, invoices, subscriptions};
+use weir_store::{StoreError, Tx, invoices, invoices::Provenance, subscriptions};
 
 fn id(number: u128) -> InvoiceId {
     InvoiceId::from_u128(number)
@@ -25,6 +25,22 @@ async fn an_invoice_is_read_as_it_was_written_to_the_last_digit(pool: PgPool) {
             .unwrap();
     assert_eq!(digits.0, "99999999999999999999999999.999999999999");
     assert_eq!(digits.1, "0.4949999999999999999999999999999999999999");
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn an_invoice_keeps_what_it_was_computed_from_once_it_is_final(pool: PgPool) {
+    deployment(&pool, ACME, "Acme").await;
+    let mut conn = pool.acquire().await.unwrap();
+    let now = invoices::provenance_now(&mut conn).await.unwrap();
+    assert!(now.catalog_version > 0 && now.watermark.is_none(), "{now:?}");
+    invoices::insert(&mut conn, &draft(ACME, 1, 1, 3)).await.unwrap();
+    assert_eq!(invoices::provenance(&mut conn, ACME, id(1)).await.unwrap(), None);
+    let known = Provenance { watermark: Some(month(3)), ..now };
+    invoices::set_provenance(&mut conn, &[(ACME, id(1))], known).await.unwrap();
+    assert_eq!(invoices::provenance(&mut conn, ACME, id(1)).await.unwrap(), Some(known));
+    invoices::finalize(&mut conn, ACME, id(1), month(3)).await.unwrap();
+    invoices::set_provenance(&mut conn, &[(ACME, id(1))], now).await.unwrap();
+    assert_eq!(invoices::provenance(&mut conn, ACME, id(1)).await.unwrap(), Some(known));
 }
 
 #[sqlx::test(migrations = "../../migrations/postgres")]

@@ -4,7 +4,9 @@ use crate::fixtures::{at, month};
 use sqlx::PgPool;
 use std::time::Duration;
 use weir_store::intents::{ChunkCounts, Intent, adopt, find_open, finish, open, recent_done};
-use weir_store::partitions::{claim, ensure, list, min_watermark, release, renew, set_watermark};
+use weir_store::partitions::{
+    claim, covers, ensure, list, min_watermark, release, renew, set_watermark,
+};
 use weir_store::{PgConnection, StoreError};
 
 const LEASE: Duration = Duration::from_secs(600);
@@ -236,6 +238,20 @@ async fn the_least_watermark_counts_and_none_goes_back(pool: PgPool) {
     assert_eq!(min_watermark(&mut conn).await.unwrap(), Some(month(2)));
     assert!(set_watermark(&mut conn, 1, 1, at("2026-01-01T00:00:00Z")).await.unwrap());
     assert_eq!(min_watermark(&mut conn).await.unwrap(), Some(month(2)));
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn an_instant_is_covered_when_every_partition_has_passed_it(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    assert!(covers(&mut conn, month(3)).await.unwrap(), "nothing was ever accepted");
+    ensure(&mut conn, 2).await.unwrap();
+    for partition in [0, 1] {
+        assert!(!covers(&mut conn, month(2)).await.unwrap());
+        claim(&mut conn, partition, "a", LEASE).await.unwrap();
+        assert!(set_watermark(&mut conn, partition, 1, month(2)).await.unwrap());
+    }
+    assert!(covers(&mut conn, month(2)).await.unwrap());
+    assert!(!covers(&mut conn, month(3)).await.unwrap());
 }
 
 #[sqlx::test(migrations = "../../migrations/postgres")]

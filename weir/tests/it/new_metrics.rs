@@ -1,0 +1,83 @@
+//! Metrics that are made while events flow.
+
+use crate::{client::charges, eventually, up::Up};
+use serde_json::json;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+fn event(id: &str, code: &str) -> String {
+    // In the next period, which a plan edit of now applies to.
+    let at = "2026-04-10T00:00:00Z";
+    format!(
+        r#"{{"transactionId":"{id}","externalSubscriptionId":"acme","code":"{code}","timestamp":"{at}"}}"#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metric_made_while_events_flow_counts_within_a_second() {
+    let up = Up::at("2026-03-10T00:00:00Z").await;
+    let client = up.client();
+    let old = client.metric("old", "calls", None).await;
+    let plan = client.plan("pro", 0, &[(&old, "1")]).await;
+    client.customer("acme", None).await;
+    client.subscription("acme", &plan, None).await;
+    let refused = client.event(&event("early", "fresh")).await;
+    refused.verdict(400, "rejected");
+    assert_eq!(refused.json["error"]["reason"], "UNKNOWN_CODE");
+
+    let sent = Arc::new(AtomicU64::new(0));
+    let stop = Arc::new(AtomicU64::new(u64::MAX));
+    let flow = tokio::spawn({
+        let (client, sent, stop) = (client.clone(), sent.clone(), stop.clone());
+        async move {
+            for number in 0.. {
+                if number >= stop.load(Ordering::SeqCst) {
+                    return number;
+                }
+                sent.store(number + 1, Ordering::SeqCst);
+                client
+                    .event(&event(&format!("flow-{number}"), "calls"))
+                    .await
+                    .verdict(202, "accepted");
+            }
+            unreachable!("events do not end")
+        }
+    });
+    // What is counted before the metric is asked for does not count for it as well.
+    let before =
+        eventually("events in ClickHouse", async || match client.event_ids("acme").await.len() {
+            0..20 => Err("few".to_owned()),
+            stored => Ok(stored as u64),
+        })
+        .await;
+    let same = client.metric("same", "calls", None).await;
+    let made = Instant::now();
+    let fresh = client.metric("fresh", "fresh", None).await;
+    // A code that the edge did not know a moment ago is asked for at once.
+    client.event(&event("fresh-1", "fresh")).await.verdict(202, "accepted");
+    tokio::time::sleep_until((made + Duration::from_secs(1)).into()).await;
+    // What is sent from here on counts for it.
+    let within = sent.load(Ordering::SeqCst);
+    let enough = within + 20;
+    stop.store(enough, Ordering::SeqCst);
+    let all = flow.await.unwrap();
+
+    let edit = json!({
+        "charges": charges(&[(&old, "1"), (&same, "1"), (&fresh, "1")]), "cascadeUpdates": true,
+    });
+    let url = format!("{}/plans/{plan}", client.api);
+    client.send("PUT", &url, &[], edit.to_string()).await.unwrap().ok();
+    up.advance("2026-05-01T00:00:00Z").await;
+    let invoices = client.invoices("acme").await;
+    let april = &invoices[1].fees;
+    assert_eq!(april["old"].events, all);
+    assert_eq!(april["fresh"].events, 1);
+    let counted = april["same"].events;
+    let (least, most) = (all - within, all - before);
+    assert!((least..=most).contains(&counted), "{counted} of {all}, wanted {least}..={most}");
+}
