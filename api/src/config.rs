@@ -12,6 +12,7 @@ const DEFAULTS: &str = include_str!("../../deploy/config/api.toml");
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub load: Load,
+    pub usage: Usage,
     pub postgres: Postgres,
 }
 
@@ -22,6 +23,14 @@ pub struct Load {
     pub calls_max: usize,
     pub wait_ms: u64,
     pub call_timeout_ms: u64,
+}
+
+/// Waiting for usage to be counted.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    pub settle_ms: u64,
+    pub poll_ms: u64,
 }
 
 /// Connections to Postgres, where the role makes its own pool.
@@ -48,6 +57,7 @@ impl Config {
         let least_one = [
             ("load.calls_max", calls_max == 0),
             ("load.call_timeout_ms", call_timeout_ms == 0),
+            ("usage.poll_ms", config.usage.poll_ms == 0),
             ("postgres.connections_max", config.postgres.connections_max == 0),
         ];
         match least_one.into_iter().find(|(_, zero)| *zero) {

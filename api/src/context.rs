@@ -1,6 +1,11 @@
 //! What a method works with: who calls, what time it is, the databases.
 
-use crate::{config::Config, error::OpError, layers::Principal, unsupported};
+use crate::{
+    config::{self, Config},
+    error::OpError,
+    layers::Principal,
+    text, unsupported,
+};
 use axum::Router;
 use prost::{Message, Name};
 use sha2::{Digest, Sha256};
@@ -41,6 +46,7 @@ pub struct Context {
     pub pool: PgPool,
     pub usage: ClickHouse,
     pub clock: Clock,
+    pub(crate) usage_wait: config::Usage,
     once: Option<Once>,
 }
 
@@ -61,13 +67,15 @@ impl Api {
         Self { deps: Arc::new(deps) }
     }
 
-    /// Opens a call. Errors: a field that asks for something we don't have; a bad idempotency key.
+    /// Opens a call. Errors: a field that asks for something we don't have, or that can't be kept; a
+    /// bad idempotency key.
     pub fn context<T: Message + Name>(&self, request: &Request<T>) -> Result<Context, OpError> {
         let principal = request.extensions().get::<Principal>();
         let principal = principal.ok_or_else(|| OpError::internal("no principal"))?;
-        let unsupported = unsupported::fields(request.get_ref());
-        if !unsupported.is_empty() {
-            return Err(OpError::Invalid(unsupported));
+        for faults in [unsupported::fields(request.get_ref()), text::faults(request.get_ref())] {
+            if !faults.is_empty() {
+                return Err(OpError::Invalid(faults));
+            }
         }
         Ok(Context {
             organization: principal.organization,
@@ -76,6 +84,7 @@ impl Api {
             pool: self.deps.pool.clone(),
             usage: self.deps.usage.clone(),
             clock: self.deps.clock.clone(),
+            usage_wait: self.deps.config.usage,
             once: once(request)?,
         })
     }

@@ -10,6 +10,8 @@ use weir_proto::{Date, Decimal, v2};
 
 /// The longest name or code, in characters.
 const TEXT_MAX: usize = 255;
+/// The longest description, in characters: a list of 1000 plans stays readable.
+const DESCRIPTION_MAX: usize = 2_000;
 
 /// Collects what is wrong with a request, so that one answer tells all of it.
 #[derive(Debug, Default)]
@@ -32,8 +34,8 @@ impl Faults {
     /// A text of 1 to 255 characters.
     pub fn text(&mut self, field: &str, text: &str) -> String {
         match text.chars().count() {
-            0 => self.push(field, "is required"),
-            1..=TEXT_MAX => {}
+            _ if text.trim().is_empty() => self.push(field, "is required"),
+            0..=TEXT_MAX => {}
             _ => self.push(field, format!("must have at most {TEXT_MAX} characters")),
         }
         text.to_owned()
@@ -42,6 +44,15 @@ impl Faults {
     /// A text that may be absent; empty counts as absent.
     pub fn optional_text(&mut self, field: &str, text: Option<&str>) -> Option<String> {
         text.filter(|text| !text.is_empty()).map(|text| self.text(field, text))
+    }
+
+    /// A description, which may be long or absent; blank counts as absent.
+    pub fn description(&mut self, field: &str, text: Option<&str>) -> Option<String> {
+        let text = text.filter(|text| !text.trim().is_empty())?;
+        if text.chars().count() > DESCRIPTION_MAX {
+            self.push(field, format!("must have at most {DESCRIPTION_MAX} characters"));
+        }
+        Some(text.to_owned())
     }
 
     /// Nothing, or all that is wrong.
@@ -56,11 +67,15 @@ impl Faults {
     }
 }
 
-/// An id in a path or a body. Errors: `NotFound`, since no entity can have such an id.
+/// An id in a path or a body. Errors: `NotFound`, since no entity can have such an id; `Invalid`
+/// when there is none.
 pub fn id<T: std::str::FromStr<Err = weir_ids::IdError>>(
     kind: &'static str,
     text: &str,
 ) -> Result<T, OpError> {
+    if text.is_empty() {
+        return Err(OpError::invalid("id", "is required"));
+    }
     text.parse().map_err(|_| OpError::not_found(kind, text))
 }
 
@@ -125,11 +140,6 @@ pub fn timestamp(at: &prost_types::Timestamp) -> Result<Timestamp, &'static str>
 pub fn timestamp_out(at: Timestamp) -> prost_types::Timestamp {
     let nanos = i32::try_from(at.timestamp_subsec_nanos()).unwrap_or(0);
     prost_types::Timestamp { seconds: at.timestamp(), nanos }
-}
-
-/// The text, or `None` when it is blank: empty and absent mean the same.
-pub fn not_blank(text: &str) -> Option<String> {
-    (!text.trim().is_empty()).then(|| text.to_owned())
 }
 
 pub fn date_out(day: NaiveDate) -> Date {

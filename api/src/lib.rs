@@ -21,6 +21,7 @@ pub mod request_id;
 pub mod rest;
 mod role;
 pub mod subscriptions;
+mod text;
 pub mod unsupported;
 pub mod usage;
 

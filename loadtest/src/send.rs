@@ -56,7 +56,7 @@ pub struct SendArgs {
     /// The events' code or type.
     #[arg(long, default_value = "llm_request")]
     code: String,
-    /// Makes the ids: the same number sends the same events again. Another one each time when absent.
+    /// Makes the ids: the same number sends the same events again. Another each time when absent.
     #[arg(long)]
     run: Option<u64>,
     /// Processes whose processor time is accounted, with their children.

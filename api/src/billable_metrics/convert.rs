@@ -2,7 +2,7 @@
 
 use crate::{
     error::OpError,
-    fields::{Faults, id, not_blank, timestamp_out},
+    fields::{Faults, id, timestamp_out},
     mask::Mask,
 };
 use weir_billing::metric::{Aggregation, BillableMetric};
@@ -30,7 +30,7 @@ pub fn draft(request: &v2::CreateBillableMetricRequest) -> Result<Draft, OpError
     let aggregation = aggregation(request.aggregation_type(), &mut faults);
     check_field(aggregation, field_name.as_deref(), &mut faults);
     let event_code = event_code.unwrap_or_else(|| code.clone());
-    let description = not_blank(&request.description);
+    let description = faults.description("description", Some(&request.description));
     faults.finish(aggregation.map(|aggregation| Draft {
         name,
         code,
@@ -59,7 +59,8 @@ pub fn changed(
         let event_code = faults.optional_text("eventCode", request.event_code.as_deref());
         changed.event_code = event_code.unwrap_or_else(|| changed.code.clone());
     }
-    mask.set("description", &mut changed.description, not_blank(&request.description));
+    let description = faults.description("description", Some(&request.description));
+    mask.set("description", &mut changed.description, description);
     if mask.names("field_name") {
         let field_name = faults.optional_text("fieldName", request.field_name.as_deref());
         changed.field_name = field_name;

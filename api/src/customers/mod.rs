@@ -40,7 +40,8 @@ impl CustomerService for Api {
         let mask = Mask::of(request, request.update_mask.as_ref())?;
         let customer = id::<CustomerId>(KIND, &request.id)?;
         let change = |customer: &_| convert::changed(request, &mask, customer);
-        Ok(answer(ops::update(&ctx, customer, change).await?))
+        let ends_grace = mask.names("invoice_grace_period") && request.invoice_grace_period() == 0;
+        Ok(answer(ops::update(&ctx, customer, ends_grace, change).await?))
     }
 
     async fn get(

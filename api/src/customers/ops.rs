@@ -4,7 +4,7 @@ use super::{KIND, convert::Draft, find};
 use crate::{
     context::Context,
     error::OpError,
-    invoices::ops::finalize_drafts,
+    invoices::ops::{drafts_settled, finalize_drafts},
     subscriptions::ops::{end, schedule},
 };
 use chrono_tz::Tz;
@@ -39,14 +39,20 @@ pub async fn create(ctx: &Context, draft: Draft) -> Result<Customer, OpError> {
     Ok(customer)
 }
 
-/// Changes a customer. After a change of time zone its months are cut in the new one.
+/// Changes a customer. After a change of time zone its months are cut in the new one; without a
+/// grace period any more, its drafts become final.
 /// Errors: `NotFound`; `Duplicate` external id; `Conflict` when the currency of a customer that
-/// ever subscribed shall change.
+/// ever subscribed shall change, or a draft can't be priced; `Unavailable`.
 pub async fn update(
     ctx: &Context,
     id: CustomerId,
+    may_end_grace: bool,
     change: impl FnOnce(&Customer) -> Result<Draft, OpError>,
 ) -> Result<Customer, OpError> {
+    let settled = match may_end_grace {
+        true => Some(drafts_settled(ctx, id).await?),
+        false => None,
+    };
     let mut tx = ctx.begin().await?;
     let customer = lock(ctx, &mut tx, id).await?;
     let Draft { external_id, details } = change(&customer)?;
@@ -62,6 +68,13 @@ pub async fn update(
         let ids: Vec<SubscriptionId> = living(&subscriptions, ctx).map(|one| one.id).collect();
         schedule(ctx, &mut tx, &ids, changed.details.timezone.unwrap_or(Tz::UTC)).await?;
     }
+    let grace = |customer: &Customer| customer.details.invoice_grace_period_days.unwrap_or(0);
+    if let Some(provenance) = settled
+        && grace(&customer) > 0
+        && grace(&changed) == 0
+    {
+        finalize_drafts(ctx, &mut tx, id, provenance).await?;
+    }
     tx.commit().await?;
     Ok(changed)
 }
@@ -69,6 +82,7 @@ pub async fn update(
 /// Deletes a customer: its subscriptions end now, with final invoices, and its drafts become final.
 /// Errors: `NotFound`, also when it is deleted already; `Unavailable` with drafts and no usage.
 pub async fn delete(ctx: &Context, id: CustomerId) -> Result<(), OpError> {
+    let provenance = drafts_settled(ctx, id).await?;
     let mut tx = ctx.begin().await?;
     let customer = lock(ctx, &mut tx, id).await?;
     let tz = customer.details.timezone.unwrap_or(Tz::UTC);
@@ -76,7 +90,7 @@ pub async fn delete(ctx: &Context, id: CustomerId) -> Result<(), OpError> {
     for subscription in living(&subscriptions, ctx) {
         end(ctx, &mut tx, subscription, subscription.skip_final_invoice, tz).await?;
     }
-    finalize_drafts(ctx, &mut tx, id).await?;
+    finalize_drafts(ctx, &mut tx, id, provenance).await?;
     store::archive(&mut tx, ctx.organization, id, ctx.now).await?;
     Ok(tx.commit().await?)
 }

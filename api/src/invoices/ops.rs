@@ -1,7 +1,11 @@
 //! What each write of an invoice does.
 
 use super::KIND;
-use crate::{context::Context, error::OpError, usage};
+use crate::{
+    context::Context,
+    error::OpError,
+    usage::{self, settled},
+};
 use weir_billing::{
     invoice::{Invoice, InvoiceStatus},
     refresh::{RefreshFacts, refresh},
@@ -9,12 +13,20 @@ use weir_billing::{
 use weir_ids::{CustomerId, InvoiceId};
 use weir_store::{
     PageRequest, Tx, billing,
-    invoices::{self as store, InvoiceFilter, StatusFilter},
+    invoices::{self as store, InvoiceFilter, Provenance, StatusFilter},
 };
 
-/// Computes a draft once more from the usage there is now and makes it final.
+/// Computes a draft once more from everything accepted until now and makes it final.
 /// Errors: `NotFound`; `Conflict` when it is final already or can't be priced; `Unavailable`.
 pub async fn finalize(ctx: &Context, id: InvoiceId) -> Result<Invoice, OpError> {
+    let mut tx = ctx.begin().await?;
+    let draft = store::find(&mut tx, ctx.organization, id).await?;
+    tx.commit().await?;
+    let is_draft = |invoice: &Invoice| matches!(invoice.status, InvoiceStatus::Draft { .. });
+    let provenance = match draft.as_ref().is_some_and(is_draft) {
+        true => settled::settled(ctx).await?,
+        false => settled::as_it_is(ctx).await?,
+    };
     let mut tx = ctx.begin().await?;
     let invoice = store::lock(&mut tx, ctx.organization, id).await?;
     let invoice = invoice.ok_or_else(|| OpError::not_found(KIND, id))?;
@@ -22,22 +34,41 @@ pub async fn finalize(ctx: &Context, id: InvoiceId) -> Result<Invoice, OpError> 
         let message = format!("the invoice is final already, as {number}");
         return Err(OpError::conflict("INVOICE_NOT_DRAFT", message));
     }
-    let invoice = settle(ctx, &mut tx, invoice).await?;
+    let invoice = settle(ctx, &mut tx, invoice, provenance).await?;
     tx.commit().await?;
     Ok(invoice)
 }
 
-/// Makes all drafts of a customer final, longest due first: it is leaving.
+/// Waits until the drafts of a customer, if it has any, can be made final with everything accepted
+/// until now: what [`finalize_drafts`] asks for. Errors: `Unavailable`.
+pub async fn drafts_settled(ctx: &Context, customer: CustomerId) -> Result<Provenance, OpError> {
+    let mut tx = ctx.begin().await?;
+    let page = PageRequest { limit: 1, ..PageRequest::default() };
+    let drafts = store::list(&mut tx, ctx.organization, &drafts_of(customer), &page).await?;
+    tx.commit().await?;
+    match drafts.items.is_empty() {
+        true => settled::as_it_is(ctx).await,
+        false => settled::settled(ctx).await,
+    }
+}
+
+fn drafts_of(customer: CustomerId) -> InvoiceFilter {
+    InvoiceFilter {
+        customer: Some(customer),
+        statuses: vec![StatusFilter::Draft],
+        ..InvoiceFilter::default()
+    }
+}
+
+/// Makes all drafts of a locked customer final, longest due first: it is leaving, or has no grace
+/// period any more. Errors: `Conflict` when one of them can't be priced; `Unavailable`.
 pub async fn finalize_drafts(
     ctx: &Context,
     tx: &mut Tx,
     customer: CustomerId,
+    provenance: Provenance,
 ) -> Result<(), OpError> {
-    let filter = InvoiceFilter {
-        customer: Some(customer),
-        statuses: vec![StatusFilter::Draft],
-        ..InvoiceFilter::default()
-    };
+    let filter = drafts_of(customer);
     let page = PageRequest { ascending: true, limit: weir_store::LIMIT_MAX, ..Default::default() };
     loop {
         let drafts = store::list(tx, ctx.organization, &filter, &page).await?.items;
@@ -45,13 +76,18 @@ pub async fn finalize_drafts(
             return Ok(());
         }
         for draft in drafts {
-            settle(ctx, tx, draft).await?;
+            settle(ctx, tx, draft, provenance).await?;
         }
     }
 }
 
 /// Refreshes a draft that is locked, and fixes it.
-async fn settle(ctx: &Context, tx: &mut Tx, draft: Invoice) -> Result<Invoice, OpError> {
+async fn settle(
+    ctx: &Context,
+    tx: &mut Tx,
+    draft: Invoice,
+    provenance: Provenance,
+) -> Result<Invoice, OpError> {
     let facts = billing::draft_facts(tx, std::slice::from_ref(&draft)).await?;
     let windows: Vec<_> = draft
         .subscriptions
@@ -64,6 +100,7 @@ async fn settle(ctx: &Context, tx: &mut Tx, draft: Invoice) -> Result<Invoice, O
     let fresh = refresh(&draft, facts, ctx.now)?;
 
     store::replace_fees(tx, &fresh).await?;
+    store::set_provenance(tx, &[(ctx.organization, fresh.id)], provenance).await?;
     let number = store::finalize(tx, ctx.organization, fresh.id, ctx.now).await?;
     Ok(Invoice { status: InvoiceStatus::Finalized { number, at: ctx.now }, ..fresh })
 }

@@ -3,7 +3,7 @@
 use super::charges::{charge_out, charges};
 use crate::{
     error::OpError,
-    fields::{Faults, currency, currency_out, id, not_blank, timestamp_out},
+    fields::{Faults, currency, currency_out, id, timestamp_out},
     mask::Mask,
 };
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ pub fn draft(request: &v2::CreatePlanRequest) -> Result<Draft, OpError> {
     let currency = faults.take("amountCurrency", currency(request.amount_currency));
     let amount = currency.and_then(|currency| amount(request.amount_cents, currency, &mut faults));
     let charges = charges(&request.charges, &mut faults);
-    let description = request.description.as_deref().and_then(not_blank);
+    let description = faults.description("description", request.description.as_deref());
     let pay_in_advance = request.pay_in_advance;
     faults.finish(interval.zip(amount).map(|(interval, amount)| Draft {
         name,
@@ -80,7 +80,7 @@ pub fn changed(
     if mask.names("code") {
         changed.code = faults.text("code", &request.code);
     }
-    let description = request.description.as_deref().and_then(not_blank);
+    let description = faults.description("description", request.description.as_deref());
     mask.set("description", &mut changed.description, description);
     if mask.names("invoice_display_name") {
         changed.invoice_display_name =

@@ -6,6 +6,7 @@ use prost_reflect::{
     DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, Value,
 };
 use serde_json::{Map, Value as Json};
+use std::collections::BTreeSet;
 
 /// Messages that stand for any JSON value, kept as text in their field `json`.
 pub const FREE_JSON: [&str; 2] = ["weir.billing.v2.JsonObject", "weir.billing.v2.Unsupported"];
@@ -20,12 +21,17 @@ pub fn message(
     faults: &mut Vec<Violation>,
 ) -> DynamicMessage {
     let mut message = DynamicMessage::new(descriptor.clone());
+    let mut seen = BTreeSet::new();
     for (key, json) in object {
         let path = join(path, &key);
         let Some(field) = field(descriptor, &key) else {
             faults.push(Violation::new(path, "unknown field"));
             continue;
         };
+        if !seen.insert(field.number()) {
+            faults.push(Violation::new(path, "stands twice, under both of its names"));
+            continue;
+        }
         let value = match json {
             Json::Null => continue,
             Json::Array(items) if field.is_list() => {

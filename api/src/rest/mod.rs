@@ -3,6 +3,8 @@
 
 pub mod decode;
 pub mod encode;
+mod json;
+mod routes;
 
 use crate::{
     descriptors::{self, Binding, Rpc},
@@ -12,7 +14,7 @@ use crate::{
 use axum::{
     Router,
     body::Body,
-    extract::{RawPathParams, RawQuery, Request},
+    extract::{RawPathParams, RawQuery, Request, rejection::RawPathParamsRejection},
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
 };
@@ -21,6 +23,7 @@ use http::{HeaderName, HeaderValue, Method, header, request::Parts};
 use http_body_util::BodyExt;
 use prost::Message;
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, Value};
+use routes::Route;
 use serde_json::{Map, Value as Json};
 use std::sync::Arc;
 use tonic::{Code, Status};
@@ -37,24 +40,39 @@ const FORWARDED: [&str; 4] = ["authorization", "idempotency-key", "traceparent",
 /// Panics: two rpcs claim the same route; every test would see it.
 pub fn router(rpcs: &[Rpc], grpc: &Router, skip: impl Fn(&Rpc) -> bool) -> Router {
     let mut router = Router::new();
-    for rpc in rpcs.iter().filter(|rpc| !skip(rpc)) {
-        let shared = Arc::new(rpc.clone());
-        for binding in &rpc.bindings {
-            let (rpc, grpc) = (shared.clone(), grpc.clone());
-            let route = binding.clone();
-            let handler =
-                move |params: RawPathParams, RawQuery(query): RawQuery, request: Request| {
-                    let (rpc, grpc, route) = (rpc.clone(), grpc.clone(), route.clone());
-                    async move {
-                        let query = query.unwrap_or_default();
-                        let called = call(&rpc, &route, grpc, &params, &query, request).await;
-                        called.unwrap_or_else(IntoResponse::into_response)
-                    }
-                };
-            router = router.route(&binding.path, on(filter(&binding.method), handler));
+    for Route { path, rpc, binding, fixed } in routes::all(rpcs) {
+        if skip(rpc) {
+            continue;
         }
+        let (rpc, grpc) = (Arc::new(rpc.clone()), grpc.clone());
+        let (route, fixed) = (Arc::new(binding.clone()), Arc::new(fixed));
+        let handler = move |params: Result<RawPathParams, RawPathParamsRejection>,
+                            RawQuery(query): RawQuery,
+                            request: Request| {
+            let (rpc, grpc, route, fixed) =
+                (rpc.clone(), grpc.clone(), route.clone(), fixed.clone());
+            async move {
+                let query = query.unwrap_or_default();
+                let called = match variables(params, &fixed) {
+                    Ok(params) => call(&rpc, &route, grpc, &params, &query, request).await,
+                    Err(error) => Err(Status::from(error).into()),
+                };
+                called.unwrap_or_else(IntoResponse::into_response)
+            }
+        };
+        router = router.route(&path, on(filter(&binding.method), handler));
     }
     router
+}
+
+/// The variables of a path: what the request has in their place, or what the route itself has.
+fn variables(
+    params: Result<RawPathParams, RawPathParamsRejection>,
+    fixed: &[(String, String)],
+) -> Result<Vec<(String, String)>, OpError> {
+    let params = params.map_err(|error| OpError::invalid("path", error.body_text()))?;
+    let sent = params.iter().map(|(name, text)| (name.to_owned(), text.to_owned()));
+    Ok(sent.chain(fixed.iter().cloned()).collect())
 }
 
 /// The axum filter of a verb; `OPTIONS` for one that no route has.
@@ -66,7 +84,7 @@ async fn call(
     rpc: &Rpc,
     binding: &Binding,
     grpc: Router,
-    params: &RawPathParams,
+    params: &[(String, String)],
     query: &str,
     request: Request,
 ) -> Result<Response, Refusal> {
@@ -100,7 +118,7 @@ async fn body_object(body: Body) -> Result<Map<String, Json>, Refusal> {
         return Ok(Map::new());
     }
     // The reader stops at 128 levels by itself.
-    match serde_json::from_slice(&bytes) {
+    match json::read(&bytes) {
         Ok(Json::Object(object)) => Ok(object),
         Ok(_) => Err(Refusal::not_json("the body must be a JSON object".to_owned())),
         Err(error) => Err(Refusal::not_json(format!("the body is no JSON: {error}"))),
@@ -110,7 +128,7 @@ async fn body_object(body: Body) -> Result<Map<String, Json>, Refusal> {
 fn request_message(
     rpc: &Rpc,
     binding: &Binding,
-    params: &RawPathParams,
+    params: &[(String, String)],
     query: &str,
     mut object: Map<String, Json>,
 ) -> Result<DynamicMessage, Refusal> {
@@ -132,7 +150,10 @@ fn request_message(
     }
     for (key, text) in params {
         let Some(field) = decode::field(&input, key) else { continue };
-        match decode::value(&field.kind(), Json::String(text.to_owned()), key) {
+        match decode::value(&field.kind(), Json::String(text.clone()), field.json_name()) {
+            Ok(value) if message.has_field(&field) && *message.get_field(&field) != value => {
+                faults.push(Violation::new(field.json_name(), "is another one in the path"));
+            }
             Ok(value) => message.set_field(&field, value),
             Err(found) => faults.extend(found),
         }

@@ -1,5 +1,7 @@
 //! What was used: current usage, priced as an invoice would price it now.
 
+pub mod settled;
+
 use crate::{
     billable_metrics::convert::metric_out,
     context::Context,

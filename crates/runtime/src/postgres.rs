@@ -4,6 +4,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs, io,
     os::unix::{
+        ffi::OsStrExt,
         fs::{MetadataExt, PermissionsExt, chown},
         process::CommandExt,
     },
@@ -100,7 +101,7 @@ impl PrivatePostgres {
     /// The connection string of the database.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("postgres:///{DATABASE}?host={}&user=weir", self.socket_dir.display())
+        format!("postgres:///{DATABASE}?host={}&user=weir", url_encoded(&self.socket_dir))
     }
 
     /// Returns when the server has ended, for whatever reason.
@@ -352,6 +353,18 @@ fn service_ids() -> Option<(u32, u32)> {
     Some((ask("-u")?, ask("-g")?))
 }
 
+/// Byte by byte: in a path anything may stand, in a URL most of it has a meaning.
+fn url_encoded(path: &Path) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(byte);
+    path.as_os_str()
+        .as_bytes()
+        .iter()
+        .map(
+            |byte| if plain(byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") },
+        )
+        .collect()
+}
+
 fn absolute(dir: &Path) -> Result<PathBuf, PostgresError> {
     std::path::absolute(dir).map_err(|error| PostgresError::Io(dir.to_owned(), error))
 }
@@ -370,6 +383,12 @@ fn socket_dir(dir: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_in_a_url_means_nothing_but_itself() {
+        assert_eq!(url_encoded(Path::new("/var/tmp/a-b_c.d~1")), "/var/tmp/a-b_c.d~1");
+        assert_eq!(url_encoded(Path::new("/a b&c=%41+ü?#")), "/a%20b%26c%3D%2541%2B%C3%BC%3F%23");
+    }
 
     #[test]
     fn long_paths_get_a_short_socket_directory() {

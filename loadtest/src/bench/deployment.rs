@@ -28,6 +28,8 @@ pub struct Deployment {
     data: PathBuf,
     keep: bool,
     child: Child,
+    /// Of the process itself, as `cpu` tells processes apart.
+    name: String,
     url: String,
     key: String,
     /// With the deployment's key.
@@ -62,6 +64,7 @@ impl Deployment {
             child,
             api: Api::new(&url, None)?,
             metrics: Api::new(&format!("http://{metrics}"), None)?,
+            name: format!("{} up", weir.file_name().unwrap_or_default().display()),
             url,
             key: String::new(),
         };
@@ -77,6 +80,11 @@ impl Deployment {
 
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// The name that `cpu` gives to the process of all roles.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The process whose children are the rest of the deployment.

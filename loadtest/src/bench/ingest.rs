@@ -8,12 +8,11 @@ use super::{
 };
 use crate::{
     connection::Protocol,
-    load::{self, Encoding, Plan},
+    load::{self, Encoding, Plan, now_us},
     send::per_million,
 };
 use anyhow::ensure;
 
-const WEIR: &str = "weir up";
 const BUDGET_BATCHES: f64 = 1.0;
 const BUDGET_SINGLE: f64 = 12.0;
 /// Fills pools, tables and the aggregator's one chunk.
@@ -21,36 +20,39 @@ const WARM_UP_EVENTS: u64 = 200_000;
 /// Events that are sent one by one: some ten seconds of them.
 const SINGLE_EVENTS: u64 = 300_000;
 const SINGLE_CONNECTIONS: usize = 64;
-const AGGREGATOR_WAITS: [(&str, &str); 1] = [("AGGREGATOR__CHUNK__INTERVAL_MS", "3600000")];
+const ENVIRONMENT: [(&str, &str); 2] = [
+    ("AGGREGATOR__CHUNK__INTERVAL_MS", "3600000"),
+    // The edge remembers what the aggregator has not taken: all of it here.
+    ("INGEST__RECENT__UNCOVERED_IDS_MAX", "30000000"),
+];
 
 pub fn run(args: &BenchArgs, known: &mut Known, report: &mut Report) -> anyhow::Result<()> {
     step("ingest: the edge and the log, with an aggregator that waits");
-    let mut deployment = Deployment::start(args, &AGGREGATOR_WAITS)?;
+    let mut deployment = Deployment::start(args, &ENVIRONMENT)?;
     catalog::create(&mut deployment)?;
     load::run(&plan(&deployment, WARM_UP_EVENTS)?)?;
     let counted = deployment.metric("aggregator_events_total")?;
 
     let batches = plan(&deployment, args.ingest_events)?;
-    let cpu =
-        measure(&deployment, &batches, report, "ingest: batches of 1,000", Some(BUDGET_BATCHES))?;
+    let mut measure = |name: &str, budget, plan: &Plan| {
+        least(&deployment, plan, args.repeat, report, &format!("ingest: {name}"), budget)
+    };
+    let cpu = measure("batches of 1,000", Some(BUDGET_BATCHES), &batches)?;
     known.ingest_cpu = Some(cpu);
-    let some = Plan { events: args.ingest_events.min(SINGLE_EVENTS), ..plan(&deployment, 0)? };
-    let zstd = Plan { encoding: Encoding::Zstd, run: some.run + 1, ..some.clone() };
-    measure(&deployment, &zstd, report, "ingest: batches of 1,000, zstd", None)?;
-    let small = Plan { batch: 100, run: some.run + 2, ..some.clone() };
-    measure(&deployment, &small, report, "ingest: batches of 100", None)?;
-    let single = Plan { batch: 1, connections: SINGLE_CONNECTIONS, run: some.run + 3, ..some };
-    let name = "ingest: one event a request, 64 connections";
-    measure(&deployment, &single, report, name, Some(BUDGET_SINGLE))?;
+    let events = args.ingest_events.min(SINGLE_EVENTS);
+    let some = Plan { events, ..batches };
+    let zstd = Plan { encoding: Encoding::Zstd, ..some.clone() };
+    measure("batches of 1,000, zstd", None, &zstd)?;
+    measure("batches of 100", None, &Plan { batch: 100, ..some.clone() })?;
+    let single = Plan { batch: 1, connections: SINGLE_CONNECTIONS, ..some };
+    measure("one event a request, 64 connections", Some(BUDGET_SINGLE), &single)?;
     let streams = Plan {
         protocol: Protocol::Http2,
         connections: 4,
         streams: SINGLE_CONNECTIONS / 4,
-        run: single.run + 1,
         ..single
     };
-    let name = "ingest: one event a request, HTTP/2, 4 × 16 streams";
-    measure(&deployment, &streams, report, name, None)?;
+    measure("one event a request, HTTP/2, 4 × 16 streams", None, &streams)?;
 
     let later = deployment.metric("aggregator_events_total")?;
     ensure!(
@@ -60,30 +62,45 @@ pub fn run(args: &BenchArgs, known: &mut Known, report: &mut Report) -> anyhow::
     deployment.stop()
 }
 
-/// Processor seconds of the edge for a million events.
-fn measure(
+/// The least of several measurements, in processor seconds of the edge for a million events.
+fn least(
     deployment: &Deployment,
     plan: &Plan,
+    repeat: u64,
     report: &mut Report,
     name: &str,
     budget: Option<f64>,
 ) -> anyhow::Result<f64> {
+    println!("  {name}");
+    let mut best: Option<(f64, String)> = None;
+    for _ in 0..repeat.max(1) {
+        let fresh = Plan { run: now_us().unsigned_abs(), ..plan.clone() };
+        let (cpu, note) = measure(deployment, &fresh)?;
+        if best.as_ref().is_none_or(|(least, _)| cpu < *least) {
+            best = Some((cpu, note));
+        }
+    }
+    let (cpu, note) = best.unwrap_or_default();
+    let name = format!("{name}: CPU-s per million");
+    match budget {
+        Some(budget) => report.at_most_noted(&name, cpu, budget, &note),
+        None => report.noted(&name, cpu, &note),
+    }
+    Ok(cpu)
+}
+
+/// Processor seconds of the edge for a million events, and what else there is to say.
+fn measure(deployment: &Deployment, plan: &Plan) -> anyhow::Result<(f64, String)> {
     let before = deployment.used()?;
     let mut outcome = load::run(plan)?;
     let spent = deployment.used()?.since(&before);
-    print!("  {name}\n{}", crate::send::report(&mut outcome, &spent));
-    let cpu = per_million(spent.of(WEIR), outcome.events);
-    let name = format!("{name}: CPU-s per million");
+    print!("{}", crate::send::report(&mut outcome, &spent));
     let unit = outcome.events as f64 / 1e6;
-    let parts = format!(
+    let note = format!(
         "{}; generator {:.2}; {}",
         report_parts(&spent, unit),
         outcome.own_cpu / unit,
         outcome.latencies.summary()
     );
-    match budget {
-        Some(budget) => report.at_most_noted(&name, cpu, budget, &parts),
-        None => report.noted(&name, cpu, &parts),
-    }
-    Ok(cpu)
+    Ok((per_million(spent.of(deployment.name()), outcome.events), note))
 }

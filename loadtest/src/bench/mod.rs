@@ -51,9 +51,13 @@ pub struct BenchArgs {
     /// The document whose table is written.
     #[arg(long, default_value = "docs/performance.md")]
     table: PathBuf,
-    /// Events of `ingest`. At most what the edge remembers while the aggregator waits.
+    /// Events of `ingest`, for each measurement.
     #[arg(long, default_value_t = 1_000_000)]
     ingest_events: u64,
+    /// How often each figure of `ingest` is measured; the least counts, because whatever else the
+    /// machine does only adds.
+    #[arg(long, default_value_t = 3)]
+    repeat: u64,
     /// Events of `pipeline`.
     #[arg(long, default_value_t = 4_000_000)]
     pipeline_events: u64,

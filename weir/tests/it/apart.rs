@@ -72,7 +72,9 @@ pub struct Account {
 impl Account {
     /// The same sender, who sends events to the api role.
     pub fn at_the_other_door(&self) -> Client {
-        Client { edge: self.client.api.clone(), ..self.client.clone() }
+        let mut client = self.client.clone();
+        client.edge.clone_from(&client.api);
+        client
     }
 }
 

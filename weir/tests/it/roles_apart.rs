@@ -19,6 +19,12 @@ async fn recount(apart: &Apart, account: &Account, load: &Load) {
     let mut stored = client.event_ids("acme").await;
     stored.sort_unstable();
     assert!(stored == load.ids(), "{} stored, {events} sent", stored.len());
+    bill(apart, account, load).await;
+}
+
+/// The month is billed with everything that was sent.
+async fn bill(apart: &Apart, account: &Account, load: &Load) {
+    let (client, (units, events)) = (&account.client, load.total());
     apart.operator(&["clock", "advance", "--to", &account.month.1]).await.ok();
     let invoices = client.invoices("acme").await;
     assert_eq!(invoices.len(), 1);
@@ -148,7 +154,7 @@ async fn nothing_is_billed_before_the_aggregator_has_counted_it() {
     assert!(said.starts_with("0 invoices made"), "{said}");
     assert!(account.client.invoices("acme").await.is_empty());
     apart.start_role("aggregator");
-    recount(&apart, &account, &load).await;
+    bill(&apart, &account, &load).await;
 }
 
 /// Lets go of partitions until both aggregators hold some.

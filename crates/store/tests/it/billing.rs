@@ -46,11 +46,12 @@ async fn what_became_due_after_the_horizon_waits_with_all_of_its_customer(pool: 
         let customers = due_customers(&mut conn, horizon, 10).await.unwrap();
         assert_eq!(customers.len(), found, "{at}");
     }
-    assert_eq!(contracts(&mut conn, &[due(ACME, 1)], horizon).await.unwrap()[0].agreements.len(), 1);
-    let later = Horizon {
-        known_before: Some(clock::database_now(&mut conn).await.unwrap()),
-        ..horizon
-    };
+    assert_eq!(
+        contracts(&mut conn, &[due(ACME, 1)], horizon).await.unwrap()[0].agreements.len(),
+        1
+    );
+    let later =
+        Horizon { known_before: Some(clock::database_now(&mut conn).await.unwrap()), ..horizon };
     assert_eq!(due_customers(&mut conn, later, 10).await.unwrap(), [due(ACME, 1)]);
     let contracts = contracts(&mut conn, &[due(ACME, 1)], later).await.unwrap();
     assert_eq!(contracts[0].agreements.len(), 2);
