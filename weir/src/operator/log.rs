@@ -106,7 +106,9 @@ impl Source {
     async fn open(args: &CatArgs) -> anyhow::Result<Self> {
         // A named directory goes before what the environment says of another deployment.
         if let (Some(brokers), None) = (&args.kafka_brokers, &args.data) {
-            let log = open_kafka(brokers, &args.kafka_topic).await?;
+            let topic = &args.kafka_topic;
+            let opened = open_kafka(brokers, topic).await;
+            let log = opened.with_context(|| format!("can't read topic {topic} at {brokers}"))?;
             return Ok(Self::Log { log: Arc::new(log), _lock: None });
         }
         let data = DataDir::resolve(args.data.clone())?;
@@ -132,8 +134,8 @@ impl Source {
 
 /// A log knows how many partitions it has; who only reads it need not.
 async fn open_kafka(brokers: &str, topic: &str) -> Result<KafkaLog, LogError> {
-    let connect =
-        |partitions| KafkaLog::connect(brokers, topic, partitions, KafkaOptions::default());
+    let options = KafkaOptions { create_topic: false, ..KafkaOptions::default() };
+    let connect = |partitions| KafkaLog::connect(brokers, topic, partitions, options.clone());
     match connect(LogConfig::default().partitions).await {
         Err(LogError::PartitionCount { found, .. }) => connect(found).await,
         opened => opened,

@@ -7,18 +7,24 @@ mod apart;
 mod client;
 mod load;
 mod processes;
+mod recount;
 mod up;
 
+// By the alphabet: tests of roles apart have their turns one by one, so they stand between others.
+mod aggregators;
 mod crashes;
 mod first_events;
 mod invoicers;
+mod kafka_outages;
 mod lifecycle;
 mod new_metrics;
 mod observability;
 mod operators;
 mod periods;
+mod postgres_outages;
 mod refusals;
 mod roles_apart;
+mod watermarks;
 
 use std::time::{Duration, Instant};
 

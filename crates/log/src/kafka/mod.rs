@@ -36,6 +36,8 @@ pub struct KafkaOptions {
     pub fetch_kib_max: u32,
     /// Copies of each record if this process creates the topic; the broker's default if absent.
     pub replication: Option<u16>,
+    /// Whether a topic that does not exist is made. Who only reads makes none.
+    pub create_topic: bool,
     /// The consumer group whose offsets show tools how far the aggregator is. Nothing reads them.
     pub group: String,
     /// More of librdkafka's properties, for TLS and SASL.
@@ -52,6 +54,7 @@ impl Default for KafkaOptions {
             queue_kib_max: 65_536,
             fetch_kib_max: 8_192,
             replication: None,
+            create_topic: true,
             group: "weir".to_owned(),
             client: ClientProperties::default(),
         }
@@ -79,9 +82,10 @@ pub struct KafkaLog {
 }
 
 impl KafkaLog {
-    /// Connects to `brokers` (`host:port,…`) and creates the topic if it is not there: unlimited
-    /// retention, `partitions` partitions. Errors: `PartitionCount` for a topic with another
-    /// number, `Unavailable` when the brokers don't answer in time, `Open` for wrong options.
+    /// Connects to `brokers` (`host:port,…`) and, unless `create_topic` is off, creates the topic if
+    /// it is not there: unlimited retention, `partitions` partitions. Errors: `PartitionCount` for a
+    /// topic with another number, `Unavailable` when the brokers don't answer in time or the topic
+    /// is not there, `Open` for wrong options.
     pub async fn connect(
         brokers: &str,
         topic: &str,

@@ -34,6 +34,9 @@ pub(super) async fn ensure(
             Ok(Some(found)) => {
                 return Err(LogError::PartitionCount { found, wanted: client.partitions });
             }
+            Ok(None) if !client.options.create_topic => {
+                return Err(unavailable(RDKafkaErrorCode::UnknownTopic));
+            }
             Ok(None) if !created => {
                 create(client).await?;
                 created = true;
