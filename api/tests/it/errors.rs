@@ -63,9 +63,10 @@ fn every_reason_in_the_sources_is_documented() {
         let text = std::fs::read_to_string(&path).unwrap();
         for word in text.split('"').skip(1).step_by(2) {
             let is_reason = word.contains('_')
+                && !word.starts_with('_')
                 && !word.ends_with('_')
                 && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
-                && !["TZ_", "TIMEZONE_", "CLICKHOUSE_", "METRICS_", "DATABASE_"]
+                && !["TZ_", "TIMEZONE_", "CLICKHOUSE_", "METRICS_", "DATABASE_", "INGEST_"]
                     .iter()
                     .any(|prefix| word.starts_with(prefix));
             if is_reason {
