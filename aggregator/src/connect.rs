@@ -4,7 +4,6 @@ use crate::{AggregatorDeps, Config};
 use anyhow::Context;
 use std::{net::SocketAddr, path::PathBuf};
 use weir_catalog::Catalog;
-use weir_log::LogConfig;
 use weir_runtime::{Clock, Shutdown, health::Check};
 use weir_usage::ClickHouseOptions;
 
@@ -20,16 +19,17 @@ pub struct RoleOptions {
     /// Kafka topic with the events
     #[arg(long, env = "KAFKA_TOPIC", default_value = "weir-events")]
     pub kafka_topic: String,
-    /// Partitions of the topic, fixed when the deployment is created
-    #[arg(long, env = "KAFKA_PARTITIONS", default_value_t = LogConfig::default().partitions)]
-    pub kafka_partitions: u32,
+    /// Partitions of the topic, fixed when the deployment is created; 8 unless the configuration
+    /// says otherwise
+    #[arg(long, env = "KAFKA_PARTITIONS")]
+    pub kafka_partitions: Option<u32>,
     #[command(flatten)]
     pub clickhouse: ClickHouseOptions,
     /// Postgres, `postgres://…`
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
     /// Directory of the indexes of seen ids; kept over restarts, not shared
-    #[arg(long, env = "INDEX_DIR", default_value = "weir-index")]
+    #[arg(long, env = "INDEX_DIR", default_value = "/var/lib/weir/index")]
     pub index_dir: PathBuf,
     /// Name among the aggregators, the same after a restart
     #[arg(long, env = "OWNER", default_value_t = default_owner())]
@@ -53,22 +53,22 @@ fn default_owner() -> String {
 /// Errors: a setting that can't work, or a part that does not answer.
 pub async fn connect(
     options: &RoleOptions,
-    config: Config,
+    mut config: Config,
     shutdown: &Shutdown,
 ) -> anyhow::Result<(AggregatorDeps, Vec<Check>)> {
+    // First what costs nothing to find.
+    std::fs::create_dir_all(&options.index_dir)
+        .with_context(|| format!("making INDEX_DIR {}", options.index_dir.display()))?;
     let pool = weir_store::connect(&options.database_url, POSTGRES_CONNECTIONS_MAX)
         .await
         .context("connecting to Postgres")?;
     weir_store::migrate(&pool).await?;
     let usage = options.clickhouse.connect();
     usage.migrate().await.context("connecting to ClickHouse")?;
-    let log = LogConfig {
-        partitions: options.kafka_partitions,
-        brokers: Some(options.kafka_brokers.clone()),
-        topic: options.kafka_topic.clone(),
-        ..LogConfig::default()
-    };
-    let log = log.open().await.context("connecting to Kafka")?;
+    config.log.brokers = Some(options.kafka_brokers.clone());
+    config.log.topic.clone_from(&options.kafka_topic);
+    config.log.partitions = options.kafka_partitions.unwrap_or(config.log.partitions);
+    let log = config.log.open().await.context("connecting to Kafka")?;
     let clock = Clock::real();
     let catalog = Catalog::start(pool.clone(), clock.clone(), shutdown.clone()).await?;
     let (index_dir, owner) = (options.index_dir.clone(), options.owner.clone());

@@ -1,9 +1,11 @@
 //! One partition's task: carries out what the protocol commands, renews the lease beside it.
 
 use crate::{
-    Shared,
+    Lease, Shared,
     executor::{Executor, renew},
+    metrics,
     protocol::{Command, Elapsed, Event, Machine},
+    trouble::Trouble,
 };
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -12,7 +14,10 @@ use weir_runtime::Shutdown;
 /// A chunk under way at shutdown gets so long to be finished; one that is not is redone later.
 const DRAIN: Duration = Duration::from_secs(10);
 
-type Renewal = Pin<Box<dyn Future<Output = Event> + Send>>;
+/// A release that does not get through in this time is left to the lease's end.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+
+type Renewal = Pin<Box<dyn Future<Output = (Event, Option<String>)> + Send>>;
 
 /// Works on a partition until shutdown, whatever fails on the way.
 pub(crate) async fn run(shared: Arc<Shared>, partition: u32, shutdown: Shutdown) {
@@ -22,6 +27,7 @@ pub(crate) async fn run(shared: Arc<Shared>, partition: u32, shutdown: Shutdown)
         partition,
         origin: Instant::now(),
         renewal: None,
+        renewing: Trouble::default(),
         shared,
     };
     tokio::select! {
@@ -45,6 +51,7 @@ struct Worker {
     executor: Executor,
     origin: Instant,
     renewal: Option<Renewal>,
+    renewing: Trouble,
 }
 
 impl Worker {
@@ -55,6 +62,10 @@ impl Worker {
     async fn work(&mut self, shutdown: &Shutdown) {
         let mut command = self.machine.start(self.now());
         loop {
+            if self.is_too_much() {
+                command = self.let_go().await;
+                continue;
+            }
             let Some(event) = self.carry_out(command, shutdown).await else { return };
             let now = self.now();
             command = match self.machine.handle(&event, now) {
@@ -63,7 +74,29 @@ impl Worker {
                 None => Command::Wait { until: now },
             };
             self.executor.committed(self.machine.committed());
+            show_lease(&self.shared, self.partition, &self.machine, self.origin);
         }
+    }
+
+    /// Whether the partition is held and another aggregator should have it, now that there is
+    /// nothing under way.
+    fn is_too_much(&self) -> bool {
+        let held = self.machine.epoch().is_some() && self.machine.is_between_chunks();
+        held && !self.shared.wants(self.partition)
+    }
+
+    /// Gives the partition to whom it belongs; the next command is to claim it again, in its time.
+    async fn let_go(&mut self) -> Command {
+        tracing::info!(partition = self.partition, "partition released: others have fewer");
+        metrics::partition_released();
+        self.renewal = None;
+        if let Some(epoch) = self.machine.epoch() {
+            release(&self.shared, self.partition, epoch).await;
+        }
+        self.executor.retire().await;
+        let command = self.machine.let_go(self.now());
+        show_lease(&self.shared, self.partition, &self.machine, self.origin);
+        command
     }
 
     /// The outcome of a command; none when it is time to end.
@@ -77,9 +110,11 @@ impl Worker {
             tokio::select! {
                 () = shutdown.cancelled(), if may_stop => return None,
                 event = &mut operation => return Some(event),
-                event = poll(&mut self.renewal), if self.renewal.is_some() => {
+                (event, error) = poll(&mut self.renewal), if self.renewal.is_some() => {
                     self.renewal = None;
+                    note_renewal(&mut self.renewing, self.partition, &event, error);
                     self.machine.handle(&event, origin.elapsed());
+                    show_lease(&self.shared, self.partition, &self.machine, origin);
                 }
                 () = at(renew_at), if self.renewal.is_none() && renew_at.is_some() => {
                     self.renewal = self.machine.epoch().map(|epoch| {
@@ -92,26 +127,57 @@ impl Worker {
         }
     }
 
-    /// Lets another owner have the partition at once.
+    /// Gives the partition up at the end of the process.
     async fn leave(&mut self) {
         self.executor.leave();
-        let Some(epoch) = self.machine.epoch() else { return };
-        let release = async {
-            let mut connection = self.shared.pool.acquire().await?;
-            weir_store::partitions::release(&mut connection, self.partition, epoch).await
-        };
-        // Where it fails the lease runs out by itself.
-        match tokio::time::timeout(Duration::from_secs(2), release).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(partition = self.partition, %error, "partition not released");
-            }
-            Err(_) => tracing::warn!(partition = self.partition, "partition not released in time"),
+        if let Some(shown) = self.shared.leases.get(self.partition as usize) {
+            shown.send_replace(None);
+        }
+        if let Some(epoch) = self.machine.epoch() {
+            release(&self.shared, self.partition, epoch).await;
         }
     }
 }
 
-async fn poll(renewal: &mut Option<Renewal>) -> Event {
+/// Lets another owner have the partition at once.
+async fn release(shared: &Shared, partition: u32, epoch: u64) {
+    let release = async {
+        let mut connection = shared.pool.acquire().await?;
+        weir_store::partitions::release(&mut connection, partition, epoch).await
+    };
+    // Where it fails the lease runs out by itself.
+    match tokio::time::timeout(RELEASE_TIMEOUT, release).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(partition, %error, "partition not released"),
+        Err(_) => tracing::warn!(partition, "partition not released in time"),
+    }
+}
+
+/// Says that renewals fail when they begin to, and that they work again.
+fn note_renewal(renewing: &mut Trouble, partition: u32, event: &Event, error: Option<String>) {
+    let Some(error) = error else {
+        if matches!(event, Event::Renewed { .. }) {
+            renewing.worked_in(partition, "renew");
+        }
+        return;
+    };
+    metrics::failed("renew");
+    if renewing.failed("renew") {
+        tracing::warn!(partition, error, "lease not renewed, will be tried again");
+    } else {
+        tracing::debug!(partition, error, "lease not renewed");
+    }
+}
+
+/// Tells those who write beside the chunks, under the same epoch.
+fn show_lease(shared: &Shared, partition: u32, machine: &Machine, origin: Instant) {
+    let lease = machine.lease().map(|(epoch, until)| Lease { epoch, until: origin + until });
+    if let Some(shown) = shared.leases.get(partition as usize) {
+        shown.send_if_modified(|held| std::mem::replace(held, lease) != lease);
+    }
+}
+
+async fn poll(renewal: &mut Option<Renewal>) -> (Event, Option<String>) {
     match renewal {
         Some(renewal) => renewal.await,
         None => std::future::pending().await,

@@ -23,6 +23,9 @@ pub enum AggregatorError {
     /// The same chunk is inserted again under the same token.
     #[error("the insert took longer than {wait:?}")]
     InsertTimeout { wait: Duration },
+    /// Renewed soon, or another owner's; the roll is taken up again then.
+    #[error("the lease on partition {partition} ends before an insert might")]
+    LeaseShort { partition: u32 },
     /// Records that are not in ClickHouse are gone from the log: retention is too short, or files
     /// were lost.
     #[error("the log begins at offset {start}, but only what is before {from} is stored")]

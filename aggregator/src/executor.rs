@@ -11,6 +11,7 @@ use crate::{
     metrics::{self, PartitionMetrics},
     protocol::{CatalogAt, Command, Counts, Elapsed, Event, Intent},
     rollup::{Decision, conflict_rows, event_rows, roll_up},
+    trouble::Trouble,
 };
 use std::{path::PathBuf, sync::Arc, sync::atomic::Ordering, time::Duration};
 use tokio::{
@@ -20,8 +21,13 @@ use tokio::{
 };
 use weir_events::Position;
 use weir_log::Stored;
+use weir_runtime::Clock;
 use weir_store::{StoreError, intents, partitions};
 use weir_usage::Chunk;
+
+/// Ids are kept for a day longer than the edge takes their events: clocks differ, and records of
+/// one partition are not quite in the order of their receipt.
+const FORGET_MARGIN_US: i64 = 86_400 * 1_000_000;
 
 /// What one partition's task holds between commands.
 pub(crate) struct Executor {
@@ -31,6 +37,7 @@ pub(crate) struct Executor {
     index: Option<Index>,
     work: Option<Work>,
     merge: Option<JoinHandle<Result<Merged, IndexError>>>,
+    trouble: Trouble,
     owned: bool,
     released_to: u64,
 }
@@ -43,33 +50,25 @@ struct Work {
     _decoding: OwnedSemaphorePermit,
 }
 
-/// Asks Postgres for another lease.
+/// Asks Postgres for another lease; why there is no answer.
 pub(crate) async fn renew(
     shared: Arc<Shared>,
     partition: u32,
     epoch: u64,
     sent_at: Elapsed,
-) -> Event {
+) -> (Event, Option<String>) {
     let asked = async {
         let mut connection = shared.pool.acquire().await?;
         partitions::renew(&mut connection, partition, epoch, shared.config.lease()).await
     };
     match timeout(shared.config.insert_timeout(), asked).await {
-        Ok(Ok(true)) => Event::Renewed { sent_at },
+        Ok(Ok(true)) => (Event::Renewed { sent_at }, None),
         Ok(Ok(false)) => {
             tracing::warn!(partition, epoch, "another owner has taken the partition");
-            Event::RenewalRefused
+            (Event::RenewalRefused, None)
         }
-        Ok(Err(error)) => {
-            metrics::failed("renew");
-            tracing::warn!(partition, %error, "lease not renewed");
-            Event::RenewalFailed
-        }
-        Err(_) => {
-            metrics::failed("renew");
-            tracing::warn!(partition, "lease not renewed in time");
-            Event::RenewalFailed
-        }
+        Ok(Err(error)) => (Event::RenewalFailed, Some(error.to_string())),
+        Err(_) => (Event::RenewalFailed, Some("no answer in time".to_owned())),
     }
 }
 
@@ -82,6 +81,7 @@ impl Executor {
             index: None,
             work: None,
             merge: None,
+            trouble: Trouble::default(),
             owned: false,
             released_to: 0,
         }
@@ -100,6 +100,20 @@ impl Executor {
         self.shared.known.set(self.partition, None);
         self.owned = false;
         self.work = None;
+        if let Some(progress) = self.shared.progress.get(self.partition as usize) {
+            progress.owned.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// The same, and lets go of the index: another owner goes on, and its files may be old when the
+    /// partition comes back.
+    pub async fn retire(&mut self) {
+        self.leave();
+        // A merge that ends after the next opening would write into its directory.
+        self.end_merge().await;
+        self.index = None;
+        self.released_to = 0;
+        self.metrics.not_owned();
     }
 
     pub async fn carry_out(&mut self, command: Command, origin: Instant) -> Event {
@@ -121,7 +135,13 @@ impl Executor {
                 return Event::Waited;
             }
         };
-        outcome.unwrap_or_else(|error| self.failure(operation, &error))
+        match outcome {
+            Ok(event) => {
+                self.trouble.worked_in(self.partition, operation);
+                event
+            }
+            Err(error) => self.failure(operation, &error),
+        }
     }
 
     fn failure(&mut self, operation: &'static str, error: &AggregatorError) -> Event {
@@ -143,12 +163,18 @@ impl Executor {
                 Event::IndexLost
             }
             AggregatorError::LogLost { .. } => {
-                tracing::error!(partition, operation, %error, "a person must look");
+                if self.trouble.failed(operation) {
+                    tracing::error!(partition, operation, %error, "a person must look");
+                }
                 Event::Failed
             }
             _ => {
                 let cause = std::error::Error::source(error).map(ToString::to_string);
-                tracing::warn!(partition, operation, %error, cause, "failed, will be tried again");
+                if self.trouble.failed(operation) {
+                    tracing::warn!(partition, operation, %error, cause, "failed, will be tried again");
+                } else {
+                    tracing::debug!(partition, operation, %error, cause, "failed again");
+                }
                 Event::Failed
             }
         }
@@ -166,6 +192,10 @@ impl Executor {
 
     async fn claim(&mut self, origin: Instant) -> Result<Event, AggregatorError> {
         self.work = None;
+        if !self.shared.wants(self.partition) {
+            self.retire().await;
+            self.shared.until_wanted(self.partition).await;
+        }
         let sent_at = origin.elapsed();
         let mut connection = self.shared.pool.acquire().await.map_err(StoreError::from)?;
         let (owner, lease) = (&self.shared.owner, self.shared.config.lease());
@@ -186,8 +216,10 @@ impl Executor {
         });
         let committed = Position::from_u64(committed);
         self.owned = true;
+        metrics::partition_claimed();
         tracing::info!(partition, epoch, %committed, redo = open.is_some(), "partition claimed");
-        Ok(Event::Claimed { epoch, committed, open, sent_at })
+        let catalog_floor = claim.catalog_floor;
+        Ok(Event::Claimed { epoch, committed, catalog_floor, open, sent_at })
     }
 
     async fn catch_up(&mut self, to: Position) -> Result<Event, AggregatorError> {
@@ -234,24 +266,31 @@ impl Executor {
         to: Option<Position>,
     ) -> Result<Event, AggregatorError> {
         self.work = None;
-        let stored = match to {
+        let bytes_max = self.shared.config.chunk.read_bytes_max;
+        let mut stored = match to {
             Some(to) => catch_up::read_range(&self.shared, self.partition, from, to).await?,
-            None => {
-                let wait = Duration::from_millis(self.shared.config.chunk.read_wait_ms);
-                let bytes_max = self.shared.config.chunk.read_bytes_max;
-                let read =
-                    self.shared.log.read(self.partition, from.offset(), bytes_max, wait).await;
-                read.map_err(|error| catch_up::lost_below(from, error))?
-            }
+            None => self.read_news(from, bytes_max, self.read_wait()).await?,
         };
-        let Some(first) = stored.first() else { return Ok(Event::Read { to: from }) };
+        let Some(first) = stored.first() else {
+            return Ok(Event::Read { to: from, full: false });
+        };
         if first.offset != from.offset() {
             catch_up::check_start(&self.shared, self.partition, from).await?;
         }
-        let decoding = Arc::clone(&self.shared.decoding)
-            .acquire_owned()
-            .await
-            .map_err(|_| AggregatorError::Ending)?;
+        let decoding = match Arc::clone(&self.shared.decoding).try_acquire_owned() {
+            Ok(turn) => turn,
+            Err(_) => {
+                let turn = Arc::clone(&self.shared.decoding).acquire_owned().await;
+                let turn = turn.map_err(|_| AggregatorError::Ending)?;
+                let left = bytes_max.saturating_sub(bytes_of(&stored));
+                // What came in while others had their turn goes into the same chunk.
+                if let (None, Some(last), true) = (to, stored.last(), left > 0) {
+                    let on = Position::new(last.offset + 1, 0);
+                    stored.extend(self.read_news(on, left, Duration::ZERO).await?);
+                }
+                turn
+            }
+        };
         let limits = if to.is_some() { Limits::NONE } else { self.shared.config.limits() };
         let (chunk, stored) = blocking(move || {
             let pairs = stored.iter().map(|record| (record.offset, record.bytes.as_ref()));
@@ -259,9 +298,29 @@ impl Executor {
         })
         .await?;
         self.report_unreadable(&chunk, &stored).await;
-        let end = chunk.to();
+        let (to, full) = (chunk.to(), self.is_full(&chunk, &stored));
         self.work = Some(Work { chunk: Arc::new(chunk), decision: None, _decoding: decoding });
-        Ok(Event::Read { to: end })
+        Ok(Event::Read { to, full })
+    }
+
+    fn read_wait(&self) -> Duration {
+        Duration::from_millis(self.shared.config.chunk.read_wait_ms)
+    }
+
+    async fn read_news(
+        &self,
+        from: Position,
+        bytes_max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Stored>, AggregatorError> {
+        let read = self.shared.log.read(self.partition, from.offset(), bytes_max, wait).await;
+        read.map_err(|error| catch_up::lost_below(from, error))
+    }
+
+    /// Whether one of the chunk's bounds was reached, so that there may be more in the log.
+    fn is_full(&self, chunk: &Decoded, stored: &[Stored]) -> bool {
+        let left_over = stored.last().is_some_and(|last| last.offset >= chunk.to().offset());
+        left_over || bytes_of(stored) >= self.shared.config.chunk.read_bytes_max
     }
 
     /// Keeps the bytes of unreadable records beside the index, for whoever looks.
@@ -284,13 +343,15 @@ impl Executor {
         }
     }
 
+    #[tracing::instrument(level = "debug", name = "aggregator.decide", skip_all, fields(partition = self.partition))]
     async fn decide(&mut self, catalog: CatalogAt) -> Result<Event, AggregatorError> {
         let (Some(work), Some(index)) = (&mut self.work, &self.index) else {
             return Err(AggregatorError::NothingInHand);
         };
         let snapshot = match catalog {
-            CatalogAt::Current => {
-                self.shared.catalog.at_least(work.chunk.catalog_version()).await?
+            CatalogAt::AtLeast(floor) => {
+                let least = work.chunk.catalog_version().max(floor);
+                self.shared.catalog.at_least(least).await?
             }
             CatalogAt::Exactly(version) => self.shared.catalog.as_of(version).await?,
         };
@@ -322,6 +383,7 @@ impl Executor {
         }
     }
 
+    #[tracing::instrument(level = "debug", name = "aggregator.open", skip_all, fields(partition = self.partition))]
     async fn open(&mut self, epoch: u64, intent: Intent) -> Result<Event, AggregatorError> {
         let intent = self.stored_intent(epoch, intent);
         let mut connection = self.shared.pool.acquire().await.map_err(StoreError::from)?;
@@ -335,6 +397,7 @@ impl Executor {
         Ok((&work.chunk, decision))
     }
 
+    #[tracing::instrument(level = "debug", name = "aggregator.insert", skip_all, fields(partition = self.partition))]
     async fn insert(&mut self, token: &str) -> Result<Event, AggregatorError> {
         let (chunk, decision) = self.decided()?;
         let rows = Chunk {
@@ -352,6 +415,7 @@ impl Executor {
         Ok(Event::Inserted)
     }
 
+    #[tracing::instrument(level = "debug", name = "aggregator.finish", skip_all, fields(partition = self.partition))]
     async fn finish(
         &mut self,
         epoch: u64,
@@ -371,14 +435,17 @@ impl Executor {
         let (chunk, decision) = (Arc::clone(chunk), Arc::clone(decision));
         let (tally, events, records) = (decision.tally, chunk.len() as u64, chunk.records());
         let mut index = self.index.take().ok_or(AggregatorError::NothingInHand)?;
+        let window_us = self.shared.config.window_us();
         let (index, remembered) = blocking(move || {
             let entries = new_entries(&chunk.seen(), &decision.verdicts);
-            let remembered = index.remember(&entries, to, events);
+            let remembered = index
+                .remember(&entries, catch_up::covered(&chunk, to))
+                .and_then(|()| forget(&mut index, &chunk, window_us));
             (index, remembered)
         })
         .await?;
         self.index = Some(index);
-        remembered?;
+        metrics::ids_forgotten(remembered?);
         self.work = None;
         metrics::chunk_done(events, &tally);
         if let Some(progress) = self.shared.progress.get(self.partition as usize) {
@@ -453,6 +520,22 @@ impl Executor {
         metrics::failed("merge");
         tracing::warn!(partition = self.partition, %error, "index merge failed, will be tried again");
     }
+}
+
+fn bytes_of(stored: &[Stored]) -> usize {
+    stored.iter().map(|record| record.bytes.len()).sum()
+}
+
+/// Forgets what lies further back than the window; how many ids.
+///
+/// Time goes by the log, so that one who is days behind still knows what the edge went by when it
+/// took the events; and by the clock, so that a record of an edge that lives in the future does not
+/// make an index forget what is needed.
+fn forget(index: &mut Index, chunk: &Decoded, window_us: Option<i64>) -> Result<u64, IndexError> {
+    let received_at = chunk.events().map(|event| event.received_at_us).max();
+    let (Some(window_us), Some(received_at)) = (window_us, received_at) else { return Ok(0) };
+    let now_us = Clock::real().now().timestamp_micros().min(received_at);
+    index.forget_before(now_us - window_us - FORGET_MARGIN_US)
 }
 
 /// Runs what takes the processor or waits for the disk where that harms nobody.

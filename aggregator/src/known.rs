@@ -24,6 +24,11 @@ impl Known {
         }
     }
 
+    /// Whether the partition's index is there to be asked.
+    pub(crate) fn holds(&self, partition: u32) -> bool {
+        self.reader(partition).is_some()
+    }
+
     fn reader(&self, partition: u32) -> Option<Reader> {
         self.readers.read().get(partition as usize).cloned().flatten()
     }

@@ -34,6 +34,10 @@ pub struct Settings {
     pub insert_timeout: Duration,
     /// The least time from the start of a chunk to that of the next, so that chunks have some size.
     pub chunk_interval: Duration,
+    /// How old an event may be when its chunk is stored, while the load allows it.
+    pub freshness: Duration,
+    /// The most time from the start of a chunk to that of the next while there is news.
+    pub chunk_interval_max: Duration,
     /// How often the watermark moves at most.
     pub mark_interval: Duration,
     /// When to ask again for a partition that another owner holds.
@@ -42,6 +46,25 @@ pub struct Settings {
     pub backoff_first: Duration,
     /// What the wait grows to.
     pub backoff_max: Duration,
+}
+
+impl Settings {
+    /// The wait after so many failures before this one.
+    fn backoff(&self, failures: u32) -> Duration {
+        self.backoff_first.saturating_mul(1 << failures.min(16)).min(self.backoff_max)
+    }
+
+    /// From the start of a chunk that took so long to that of the next.
+    ///
+    /// A chunk costs the engine some thirty milliseconds of processor before its first event, as
+    /// much as ten thousand events more, so chunks begin as rarely as freshness allows: an event
+    /// waits for the next chunk and then for its end. A chunk that takes longer than that by itself
+    /// tells of a load under which no freshness is left to be had: then a pause as long as the chunk
+    /// makes the next one larger, and each event cheaper.
+    fn interval_after(&self, took: Duration) -> Duration {
+        let interval = if took < self.freshness { self.freshness - took } else { took * 2 };
+        interval.min(self.chunk_interval_max).max(self.chunk_interval)
+    }
 }
 
 /// What a chunk is: a range of the log and the catalog it is resolved with.
@@ -74,8 +97,8 @@ impl Counts {
 /// Which catalog a chunk is resolved with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CatalogAt {
-    /// The newest at hand, at least that of the chunk's records.
-    Current,
+    /// The newest at hand, at least this version and that of the chunk's records.
+    AtLeast(u64),
     /// As of this version, to the letter.
     Exactly(u64),
 }
@@ -116,6 +139,8 @@ pub enum Event {
     Claimed {
         epoch: u64,
         committed: Position,
+        /// No chunk that is opened from now on may be resolved with an older catalog.
+        catalog_floor: u64,
         open: Option<Intent>,
         sent_at: Elapsed,
     },
@@ -131,6 +156,8 @@ pub enum Event {
     /// A chunk up to `to` is in hand; `to` is the chunk's beginning where there is nothing new.
     Read {
         to: Position,
+        /// As large as a chunk may be, so that there may be more to read at once.
+        full: bool,
     },
     Decided {
         catalog_version: u64,
@@ -195,6 +222,28 @@ struct Probe {
     end: u64,
 }
 
+/// When chunks begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+struct Pace {
+    began: Elapsed,
+    full: bool,
+    next_after: Elapsed,
+}
+
+impl Pace {
+    fn begin(settings: &Settings, full: bool, now: Elapsed) -> Self {
+        Self { began: now, full, next_after: now + settings.chunk_interval }
+    }
+
+    /// A full chunk was large enough: the next one is begun at once.
+    fn end(&mut self, settings: &Settings, now: Elapsed) {
+        if !self.full {
+            let took = now.saturating_sub(self.began);
+            self.next_after = self.began + settings.interval_after(took);
+        }
+    }
+}
+
 /// What is being waited for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Step {
@@ -249,9 +298,11 @@ pub struct Machine {
     lease: Option<Lease>,
     renew_after: Elapsed,
     committed: Position,
+    catalog_floor: u64,
     step: Step,
     failures: u32,
-    chunk_after: Elapsed,
+    renewal_failures: u32,
+    pace: Pace,
     probe: Option<Probe>,
     probe_after: Elapsed,
 }
@@ -273,9 +324,11 @@ impl Machine {
             lease: None,
             renew_after: Elapsed::ZERO,
             committed: Position::new(0, 0),
+            catalog_floor: 0,
             step: Step::Claiming,
             failures: 0,
-            chunk_after: Elapsed::ZERO,
+            renewal_failures: 0,
+            pace: Pace::default(),
             probe: None,
             probe_after: Elapsed::ZERO,
         }
@@ -290,6 +343,12 @@ impl Machine {
     #[must_use]
     pub fn epoch(&self) -> Option<u64> {
         self.lease.map(|lease| lease.epoch)
+    }
+
+    /// The epoch of the lease and until when it lasts, where there is one.
+    #[must_use]
+    pub fn lease(&self) -> Option<(u64, Elapsed)> {
+        self.lease.map(|lease| (lease.epoch, lease.until))
     }
 
     /// All before this is in ClickHouse, as far as this owner knows.
@@ -323,6 +382,13 @@ impl Machine {
         Some(lease.until.saturating_sub(self.settings.lease * 2 / 3).max(self.renew_after))
     }
 
+    /// Gives the lease up: what follows is to claim the partition again. Only between chunks, and
+    /// between commands.
+    pub fn let_go(&mut self, now: Elapsed) -> Command {
+        self.lease = None;
+        self.enter(Step::Claiming, now)
+    }
+
     /// Takes an outcome in; the next command, or none where a command is still under way (after
     /// the outcome of a renewal).
     pub fn handle(&mut self, event: &Event, now: Elapsed) -> Option<Command> {
@@ -331,6 +397,7 @@ impl Machine {
                 let until = *sent_at + self.settings.lease;
                 self.lease =
                     self.lease.map(|lease| Lease { until: lease.until.max(until), ..lease });
+                self.renewal_failures = 0;
                 None
             }
             Event::RenewalRefused => {
@@ -338,7 +405,10 @@ impl Machine {
                 None
             }
             Event::RenewalFailed => {
-                self.renew_after = now + self.settings.backoff_first;
+                // Waits grow, but by no more than leaves some tries before the lease has run out.
+                let most = self.settings.lease / 6;
+                self.renew_after = now + self.settings.backoff(self.renewal_failures).min(most);
+                self.renewal_failures = self.renewal_failures.saturating_add(1);
                 None
             }
             Event::Failed => Some(self.failed(now)),
@@ -363,8 +433,10 @@ impl Machine {
     fn proceed(&mut self, event: &Event, now: Elapsed) -> Command {
         let step = std::mem::replace(&mut self.step, Step::Claiming);
         let next = match (step, event) {
-            (Step::Claiming, Event::Claimed { epoch, committed, open, sent_at }) => {
+            (Step::Claiming, Event::Claimed { epoch, committed, catalog_floor, open, sent_at }) => {
                 self.lease = Some(Lease { epoch: *epoch, until: *sent_at + self.settings.lease });
+                self.catalog_floor = *catalog_floor;
+                self.renewal_failures = 0;
                 self.claimed(*committed, *open)
             }
             (Step::Claiming, Event::Held) => {
@@ -382,7 +454,9 @@ impl Machine {
                 self.probe = None;
                 Step::Between
             }
-            (Step::Reading { redo }, Event::Read { to }) => return self.read(redo, *to, now),
+            (Step::Reading { redo }, Event::Read { to, full }) => {
+                return self.read(redo, *to, *full, now);
+            }
             (Step::Deciding { to, redo }, Event::Decided { catalog_version, counts }) => {
                 let catalog_version = *catalog_version;
                 let intent = Intent { from: self.committed, to, catalog_version };
@@ -401,6 +475,7 @@ impl Machine {
             (Step::Finishing { chunk }, Event::Finished) => {
                 self.committed = chunk.intent.to;
                 self.failures = 0;
+                self.pace.end(&self.settings, now);
                 Step::Remembering { to: chunk.intent.to }
             }
             (Step::Remembering { .. }, Event::Remembered) => Step::Between,
@@ -411,7 +486,7 @@ impl Machine {
         self.enter(next, now)
     }
 
-    fn read(&mut self, redo: Option<Intent>, to: Position, now: Elapsed) -> Command {
+    fn read(&mut self, redo: Option<Intent>, to: Position, full: bool, now: Elapsed) -> Command {
         match redo {
             Some(intent) if to == intent.to => self.enter(Step::Deciding { to, redo }, now),
             // Part of an open intent would be another chunk than the one that was recorded.
@@ -424,7 +499,7 @@ impl Machine {
                 self.enter(Step::Between, now)
             }
             None => {
-                self.chunk_after = now + self.settings.chunk_interval;
+                self.pace = Pace::begin(&self.settings, full, now);
                 self.enter(Step::Deciding { to, redo: None }, now)
             }
         }
@@ -474,11 +549,7 @@ impl Machine {
             Step::Waiting { then, .. } => *then,
             other => other,
         };
-        let wait = self
-            .settings
-            .backoff_first
-            .saturating_mul(1 << self.failures.min(16))
-            .min(self.settings.backoff_max);
+        let wait = self.settings.backoff(self.failures);
         self.failures = self.failures.saturating_add(1);
         self.wait(wait, again, now)
     }
@@ -522,8 +593,8 @@ impl Machine {
                 self.probe_after = now + self.settings.mark_interval;
                 Step::Probing
             }
-            _ if now < self.chunk_after => {
-                Step::Waiting { until: self.chunk_after, then: Box::new(Step::Between) }
+            _ if now < self.pace.next_after => {
+                Step::Waiting { until: self.pace.next_after, then: Box::new(Step::Between) }
             }
             _ => Step::Reading { redo: None },
         }
@@ -541,7 +612,7 @@ impl Machine {
             Step::Deciding { redo, .. } => Command::Decide {
                 catalog: redo
                     .filter(|_| self.guards.redo_with_its_catalog)
-                    .map_or(CatalogAt::Current, |intent| {
+                    .map_or(CatalogAt::AtLeast(self.catalog_floor), |intent| {
                         CatalogAt::Exactly(intent.catalog_version)
                     }),
             },

@@ -1,61 +1,95 @@
 //! Compares, in the background, what ClickHouse holds of each chunk with what its intent recorded.
+//!
+//! Every done chunk is looked at once: how far it is stands in Postgres, so a start or another
+//! owner goes on there, and chunks that were not looked at are kept.
 
-use crate::{Shared, error::AggregatorError, metrics};
-use std::{collections::HashMap, sync::Arc, sync::atomic::Ordering, time::Duration};
+use crate::{Shared, error::AggregatorError, metrics, trouble::Trouble};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use weir_events::Position;
 use weir_runtime::Shutdown;
-use weir_store::{Timestamp, intents, intents::DoneChunk};
-
-/// What was verified last of each partition.
-type Verified = HashMap<u32, Timestamp>;
+use weir_store::{StoreError, intents, intents::DoneChunk};
+use weir_usage::ChunkRange;
 
 /// Verifies until shutdown.
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
     let interval = Duration::from_millis(shared.config.verify.interval_ms);
-    let mut verified = Verified::new();
+    let mut trouble = Trouble::default();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(interval) => {}
         }
-        if let Err(error) = round(&shared, &mut verified).await {
-            metrics::failed("verify");
-            tracing::warn!(%error, "chunks not verified, will be tried again");
+        let verified = tokio::select! {
+            () = shutdown.cancelled() => return,
+            verified = verify_all(&shared) => verified,
+        };
+        match verified {
+            Ok(()) => trouble.worked("verify"),
+            Err(error) => {
+                metrics::failed("verify");
+                if trouble.failed("verify") {
+                    tracing::warn!(%error, "chunks not verified, will be tried again");
+                }
+            }
         }
     }
 }
 
-async fn round(shared: &Shared, verified: &mut Verified) -> Result<(), AggregatorError> {
-    let mut connection = shared.pool.acquire().await.map_err(weir_store::StoreError::from)?;
+/// Rounds until nothing is left that was there at the beginning.
+async fn verify_all(shared: &Shared) -> Result<(), AggregatorError> {
+    let mut left = count(shared).await?;
+    loop {
+        metrics::verifier_behind(left);
+        let looked_at = round(shared).await?;
+        left = left.saturating_sub(looked_at);
+        if looked_at == 0 || left == 0 {
+            metrics::verifier_behind(left);
+            return Ok(());
+        }
+    }
+}
+
+async fn count(shared: &Shared) -> Result<u64, AggregatorError> {
+    let mut connection = shared.pool.acquire().await.map_err(StoreError::from)?;
+    Ok(intents::count_unverified(&mut connection, &shared.owner).await?)
+}
+
+/// Verifies the oldest chunks; how many.
+async fn round(shared: &Shared) -> Result<u64, AggregatorError> {
     let chunks_max = shared.config.verify.chunks_max;
-    let mut chunks = intents::recent_done(&mut connection, chunks_max).await?;
+    let mut connection = shared.pool.acquire().await.map_err(StoreError::from)?;
+    let chunks = intents::unverified(&mut connection, &shared.owner, chunks_max).await?;
     drop(connection);
-    // Newest first: turned round, what is done when one fails stays done.
-    chunks.reverse();
-    for chunk in chunks {
-        let partition = chunk.intent.partition;
-        let owned = shared
-            .progress
-            .get(partition as usize)
-            .is_some_and(|progress| progress.owned.load(Ordering::Relaxed));
-        let last = verified.get(&partition);
-        if owned && last.is_none_or(|last| *last < chunk.done_at) {
-            let differs = differs(shared, &chunk).await?;
-            metrics::verified(1, u64::from(differs));
-            verified.insert(partition, chunk.done_at);
-        }
+    if chunks.is_empty() {
+        return Ok(0);
     }
-    Ok(())
+    let ranges: Vec<ChunkRange> = chunks.iter().map(range).collect();
+    let stored = shared.usage.chunk_counts(&ranges).await?;
+    let differing = chunks.iter().zip(stored).filter(|(chunk, stored)| differs(chunk, *stored));
+    metrics::verified(chunks.len() as u64, differing.count() as u64);
+    let mut verified: BTreeMap<u32, u64> = BTreeMap::new();
+    for chunk in &chunks {
+        let to = verified.entry(chunk.intent.partition).or_default();
+        *to = chunk.intent.to.max(*to);
+    }
+    let verified: Vec<(u32, u64)> = verified.into_iter().collect();
+    let mut connection = shared.pool.acquire().await.map_err(StoreError::from)?;
+    intents::set_verified(&mut connection, &verified).await?;
+    Ok(chunks.len() as u64)
 }
 
-async fn differs(shared: &Shared, chunk: &DoneChunk) -> Result<bool, AggregatorError> {
-    let (from, to) = (chunk.intent.from, chunk.intent.to);
-    let (from, to) = (Position::from_u64(from), Position::from_u64(to));
-    let partition = chunk.intent.partition;
-    let stored = shared.usage.chunk_count(partition, from, to).await?;
-    let recorded = chunk.counts.events;
+fn range(chunk: &DoneChunk) -> ChunkRange {
+    ChunkRange {
+        partition: chunk.intent.partition,
+        from: Position::from_u64(chunk.intent.from),
+        to: Position::from_u64(chunk.intent.to),
+    }
+}
+
+fn differs(chunk: &DoneChunk, stored: u64) -> bool {
+    let (ChunkRange { partition, from, to }, recorded) = (range(chunk), chunk.counts.events);
     if stored != recorded {
         tracing::error!(partition, %from, %to, stored, recorded, "a chunk's rows differ from its intent");
     }
-    Ok(stored != recorded)
+    stored != recorded
 }

@@ -1,6 +1,7 @@
 //! The API role: catalog, customers, subscriptions, invoices and usage, as gRPC and as REST on one
 //! port. REST enters the gRPC router, so permissions, idempotency and measurement exist once.
 
+mod accounts;
 pub mod billable_metrics;
 pub mod config;
 pub mod context;
@@ -24,6 +25,7 @@ pub mod subscriptions;
 mod text;
 pub mod unsupported;
 pub mod usage;
+mod usage_rolls;
 
 pub use config::Config;
 pub use context::{Api, ApiDeps};
@@ -42,10 +44,12 @@ use std::sync::Arc;
 use tonic::{Status, service::Routes};
 use tower::ServiceExt;
 use weir_proto::v2::{
+    account_service_server::AccountServiceServer,
     billable_metric_service_server::BillableMetricServiceServer,
     customer_service_server::CustomerServiceServer, event_service_server::EventServiceServer,
     invoice_service_server::InvoiceServiceServer, plan_service_server::PlanServiceServer,
     subscription_service_server::SubscriptionServiceServer,
+    usage_roll_service_server::UsageRollServiceServer,
 };
 
 /// The rpcs whose REST calls go to the ingest role as they are: it checks keys itself and takes
@@ -82,6 +86,8 @@ fn grpc(api: Api) -> Router {
         .add_service(CustomerServiceServer::new(api.clone()).max_decoding_message_size(limit))
         .add_service(SubscriptionServiceServer::new(api.clone()).max_decoding_message_size(limit))
         .add_service(InvoiceServiceServer::new(api.clone()).max_decoding_message_size(limit))
+        .add_service(AccountServiceServer::new(api.clone()).max_decoding_message_size(limit))
+        .add_service(UsageRollServiceServer::new(api.clone()).max_decoding_message_size(limit))
         .add_service(
             EventServiceServer::new(api).max_decoding_message_size(events::BATCH_BYTES_MAX),
         )

@@ -5,21 +5,32 @@
 
 use crate::Edge;
 use crate::judge::{Candidate, Circumstances, Judged, judge};
+use crate::pack::{Part, Place};
 use crate::recent::{FlightId, Seen};
-use crate::refresh::Stale;
-use crate::refusal::Refusal;
-use crate::verdict::Verdict;
+use crate::refresh::{AwaitedCodes, Stale};
+use crate::verdict::{RetryCause, Verdict};
 use bytes::Bytes;
 use std::error::Error;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
-use weir_events::{EventId, RecordHeader, Rejection, WireEvent, cut_into_records, encode_record};
+use weir_events::{
+    EventId, Position, RecordBody, RecordHeader, Rejection, WireEvent, cut_into_records,
+    encode_record,
+};
 use weir_ids::OrganizationId;
 use weir_log::{Append, LogError};
 
 /// How often a copy looks again after the flight it waited for has ended without success. Each
 /// failure is a failed append of another request: then the log is down, and the sender is told.
 const ROUNDS_MAX: usize = 4;
+
+/// A request of this many events or fewer shares its records: by itself it would leave most partitions
+/// a record of one or two.
+const SMALL_EVENTS: usize = 16;
+
+/// Which of the claimed events a record holds, and where in the log they are.
+type Outcome = (Range<usize>, Result<Place, LogError>);
 
 /// A candidate's number, with its partition in front: sorting groups by partition.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,21 +46,15 @@ struct Batch<'e> {
 }
 
 impl Edge {
-    /// A verdict for each event, in order. Errors: the whole request can't be taken now.
+    /// A verdict for each event, in order.
+    #[tracing::instrument(level = "debug", name = "ingest.accept", skip_all, fields(events = events.len()))]
     pub(crate) async fn accept(
         &self,
         organization: OrganizationId,
         events: &[Result<WireEvent<'_>, Rejection>],
-    ) -> Result<Vec<Verdict>, Refusal> {
+    ) -> Vec<Verdict> {
         let mut verdicts = Vec::with_capacity(events.len());
         let batch = self.judged(organization, events, &mut verdicts).await;
-        if self.recent.is_full_for(batch.candidates.len()) {
-            self.forget_covered(0..self.log.partitions());
-            if self.recent.is_full_for(batch.candidates.len()) {
-                let retry_after_s = self.config.load.retry_after_s;
-                return Err(Refusal::AggregatorBehind { retry_after_s });
-            }
-        }
         let mut pending: Vec<Key> = (0_u32..)
             .zip(&batch.candidates)
             .map(|(candidate, it)| Key { partition: it.partition, candidate })
@@ -62,7 +67,7 @@ impl Edge {
             pending = self.round(&batch, &pending, &mut verdicts).await;
         }
         // Who is still pending keeps the verdict `Retry` that judging gave it.
-        Ok(verdicts)
+        verdicts
     }
 
     async fn judged<'e>(
@@ -73,19 +78,26 @@ impl Edge {
     ) -> Batch<'e> {
         let asked = tokio::time::Instant::now();
         let received_at_us = self.clock.now().timestamp_micros();
-        let at = Circumstances { organization, partitions: self.log.partitions(), received_at_us };
+        let at = Circumstances {
+            organization,
+            partitions: self.log.partitions(),
+            received_at_us,
+            window_us: self.config.window_us(),
+        };
         let mut snapshot = self.catalog.snapshot();
-        let mut judged: Judged<'e> = judge(&snapshot, at, events, verdicts);
+        let mut judged: Judged<'e> =
+            judge(&snapshot, &AwaitedCodes::default(), at, events, verdicts);
         if !judged.doubtful.is_empty() {
-            match self.refresher.after(asked).await {
-                Ok(fresh) if fresh.version == snapshot.version => {}
-                Ok(fresh) => {
-                    judged = judge(&fresh, at, events, verdicts);
+            match self.refresher.all_after(organization, asked).await {
+                Ok((fresh, none)) if fresh.version == snapshot.version && none.is_empty() => {}
+                Ok((fresh, awaited)) => {
+                    judged = judge(&fresh, &awaited, at, events, verdicts);
                     snapshot = fresh;
                 }
                 // What is unknown may exist: only a catalog that answers can refuse for good.
                 Err(Stale) => {
-                    judged.doubtful.iter().for_each(|slot| verdicts[*slot] = Verdict::Retry);
+                    let retry = || Verdict::Retry(RetryCause::Catalog);
+                    judged.doubtful.iter().for_each(|slot| verdicts[*slot] = retry());
                 }
             }
         }
@@ -172,7 +184,7 @@ impl Edge {
                         Verdict::of_copy(first.content_hash, copy.event.content_hash);
                 }
                 // No answer: without it nobody knows whether the event is new.
-                None => {}
+                None => verdicts[batch.of(key).slot] = Verdict::Retry(RetryCause::Index),
             }
             self.recent.release(partition, own, std::iter::once(ids[index]));
         }
@@ -191,22 +203,28 @@ impl Edge {
         if claimed.is_empty() {
             return Vec::new();
         }
-        let (packed, appends) = self.pack(batch, claimed);
         let began = Instant::now();
-        let outcomes = self.log.append(appends).await;
+        let outcomes = if claimed.len() <= SMALL_EVENTS {
+            self.append_together(batch, claimed).await
+        } else {
+            self.append_alone(batch, claimed).await
+        };
         self.metrics.append_seconds.record(began.elapsed().as_secs_f64());
         let mut failed = Vec::new();
         let mut first_error: Option<LogError> = None;
-        for (range, outcome) in packed.into_iter().zip(outcomes) {
+        for (range, outcome) in outcomes {
             let keys = &claimed[range];
             let partition = keys[0].partition;
             match outcome {
-                Ok(offset) => {
+                Ok(place) => {
                     let events = keys.iter().map(|key| {
                         let it = batch.of(*key);
                         (it.id, it.event.content_hash)
                     });
-                    self.recent.settle(partition, flight, offset, events);
+                    let covered_to = self.covered_to(partition);
+                    let forgotten =
+                        self.recent.settle(partition, flight, place, events, covered_to);
+                    self.metrics.forgotten_ids.increment(forgotten as u64);
                     keys.iter().for_each(|key| {
                         verdicts[batch.of(*key).slot] = Verdict::Accepted;
                     });
@@ -222,8 +240,6 @@ impl Edge {
                 }
             }
         }
-        let touched = claimed.chunk_by(|a, b| a.partition == b.partition);
-        self.forget_covered(touched.map(|group| group[0].partition));
         if let Some(error) = first_error {
             let cause = error.source().map(tracing::field::display);
             tracing::warn!(records = failed.len(), %error, cause, "the log did not take records");
@@ -231,9 +247,9 @@ impl Edge {
         failed
     }
 
-    /// One or more records for each partition, and which of `claimed` each holds.
-    fn pack(&self, batch: &Batch<'_>, claimed: &[Key]) -> (Vec<Range<usize>>, Vec<Append>) {
-        let (mut packed, mut appends) = (Vec::new(), Vec::new());
+    /// One or more records for each partition; which of `claimed` each holds, and how it fared.
+    async fn append_alone(&self, batch: &Batch<'_>, claimed: &[Key]) -> Vec<Outcome> {
+        let (mut ranges, mut appends) = (Vec::new(), Vec::new());
         let mut events = Vec::with_capacity(claimed.len());
         let mut from = 0;
         for group in claimed.chunk_by(|a, b| a.partition == b.partition) {
@@ -242,20 +258,38 @@ impl Edge {
             for run in cut_into_records(&events) {
                 let bytes = Bytes::from(encode_record(&batch.header, run));
                 appends.push(Append { partition: group[0].partition, bytes });
-                packed.push(from..from + run.len());
+                ranges.push(from..from + run.len());
                 from += run.len();
             }
         }
-        (packed, appends)
+        let outcomes = self.log.append(appends).await.into_iter();
+        let at_start = |offset| Place { offset, first: 0 };
+        ranges.into_iter().zip(outcomes.map(|outcome| outcome.map(at_start))).collect()
     }
 
-    /// Lets go of the recent ids that the aggregator's index holds by now.
-    fn forget_covered(&self, partitions: impl Iterator<Item = u32>) {
-        if let Some(known) = &self.known {
-            partitions.for_each(|partition| {
-                self.recent.forget_covered(partition, known.covered_to(partition));
-            });
+    /// The same in records that are shared with other requests.
+    async fn append_together(&self, batch: &Batch<'_>, claimed: &[Key]) -> Vec<Outcome> {
+        let groups = || claimed.chunk_by(|a, b| a.partition == b.partition);
+        let parts = groups().map(|group| {
+            let mut body = RecordBody::default();
+            group.iter().for_each(|key| body.push(&batch.of(*key).event));
+            Part { partition: group[0].partition, header: batch.header, body }
+        });
+        let landings = self.packer.append(parts, &self.tasks);
+        let mut outcomes = Vec::with_capacity(landings.len());
+        let mut from = 0;
+        for (group, landing) in groups().zip(landings) {
+            let outcome =
+                landing.await.unwrap_or_else(|lost| Err(LogError::Unknown(Arc::new(lost))));
+            outcomes.push((from..from + group.len(), outcome));
+            from += group.len();
         }
+        outcomes
+    }
+
+    /// Where the aggregator's index ends: what stands before that is in it.
+    fn covered_to(&self, partition: u32) -> Position {
+        self.known.as_ref().map_or(Position::ZERO, |known| known.covered_to(partition))
     }
 }
 

@@ -4,41 +4,48 @@ use crate::refresh::{Refresher, Stale};
 use crate::refusal::Refusal;
 use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
-use weir_catalog::Catalog;
+use weir_catalog::{ApiKey, Catalog, OrganizationSettings, Snapshot};
 use weir_ids::OrganizationId;
 
 /// What a key must be allowed to do here.
 pub const SCOPE: &str = "events.write";
 
+/// Whose events a request brings.
+#[derive(Debug, Clone, Copy)]
+pub struct Sender {
+    pub organization: OrganizationId,
+    pub settings: OrganizationSettings,
+}
+
 /// The organization that the request's key belongs to.
 ///
 /// A key that is not known may have been made a moment ago, so it is looked for once more in a
 /// fresh snapshot. Errors: no key, unknown key, no scope, catalog down.
-pub async fn organization(
+pub async fn sender(
     headers: &HeaderMap,
     catalog: &Catalog,
     refresher: &Refresher,
     retry_after_s: u64,
-) -> Result<OrganizationId, Refusal> {
+) -> Result<Sender, Refusal> {
     let asked = tokio::time::Instant::now();
     let hash = key_hash(headers)?;
     let snapshot = catalog.snapshot();
     if let Some(key) = snapshot.key(&hash) {
-        return allowed(key);
+        return allowed(&snapshot, key);
     }
     let fresh = refresher
         .after(asked)
         .await
         .map_err(|Stale| Refusal::CatalogUnavailable { retry_after_s })?;
-    fresh.key(&hash).ok_or(Refusal::KeyUnknown).and_then(allowed)
+    fresh.key(&hash).ok_or(Refusal::KeyUnknown).and_then(|key| allowed(&fresh, key))
 }
 
-fn allowed(key: &weir_catalog::ApiKey) -> Result<OrganizationId, Refusal> {
-    if key.allows(SCOPE) {
-        Ok(key.organization)
-    } else {
-        Err(Refusal::ScopeMissing { scope: SCOPE })
+fn allowed(snapshot: &Snapshot, key: &ApiKey) -> Result<Sender, Refusal> {
+    if !key.allows(SCOPE) {
+        return Err(Refusal::ScopeMissing { scope: SCOPE });
     }
+    let organization = key.organization;
+    Ok(Sender { organization, settings: snapshot.organization(organization) })
 }
 
 fn key_hash(headers: &HeaderMap) -> Result<[u8; 32], Refusal> {

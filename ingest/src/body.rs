@@ -60,24 +60,24 @@ pub async fn read(
     let (name, plain) = match encoding {
         Encoding::Identity => return Ok(raw),
         Encoding::Gzip => {
-            place.grow_to(raw.len() + max).map_err(full)?;
             let mut decoder = GzipDecoder::new(&raw[..]);
             decoder.multiple_members(true);
-            ("gzip", inflate(decoder, max).await)
+            ("gzip", inflate(decoder, raw.len(), max, place).await)
         }
         Encoding::Zstd => {
-            place.grow_to(raw.len() + max).map_err(full)?;
             let window = [DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX)];
             let mut decoder = ZstdDecoder::with_params(&raw[..], &window);
             decoder.multiple_members(true);
-            ("zstd", inflate(decoder, max).await)
+            ("zstd", inflate(decoder, raw.len(), max, place).await)
         }
     };
-    let plain = plain.map_err(|_| Refusal::BadCompression { encoding: name })?;
-    if plain.len() > max {
-        return Err(Refusal::TooManyBytes { max });
-    }
-    place.shrink_to(plain.len());
+    let plain = plain.map_err(|failure| match failure {
+        NotInflated::Broken => Refusal::BadCompression { encoding: name },
+        NotInflated::TooLarge => Refusal::TooManyBytes { max },
+        NotInflated::NoRoom(none) => full(none),
+    })?;
+    drop(raw);
+    place.shrink_to(plain.capacity());
     Ok(plain.into())
 }
 
@@ -114,9 +114,44 @@ async fn receive(body: Body, place: &mut Place, config: &Config) -> Result<Bytes
     Ok(if joined.is_empty() { first } else { joined.freeze() })
 }
 
-/// Decompresses at most one byte more than `max`: whoever gets that many refuses the body.
-async fn inflate(decoder: impl AsyncRead + Unpin, max: usize) -> std::io::Result<Vec<u8>> {
+/// Why a body is not there in plain.
+enum NotInflated {
+    Broken,
+    TooLarge,
+    NoRoom(Full),
+}
+
+/// JSON of events is compressed to a sixth and less: what is made room for at first, and how much of
+/// it at least.
+const PLAIN_TIMES: usize = 6;
+const PLAIN_BYTES_MIN: usize = 4 << 10;
+
+/// Decompresses at most `max` bytes. Room is taken as it is needed, beside the `packed` bytes: what a
+/// body could become at the worst would leave room for few.
+async fn inflate(
+    mut decoder: impl AsyncRead + Unpin,
+    packed: usize,
+    max: usize,
+    place: &mut Place,
+) -> Result<Vec<u8>, NotInflated> {
     let mut plain = Vec::new();
-    decoder.take(max as u64 + 1).read_to_end(&mut plain).await?;
-    Ok(plain)
+    loop {
+        if plain.len() == plain.capacity() {
+            // One byte more than is taken tells that there is more.
+            let wanted = (2 * plain.len()).max(PLAIN_TIMES * packed).max(PLAIN_BYTES_MIN);
+            let wanted = wanted.min(max + 1);
+            if plain.len() >= wanted {
+                return Err(NotInflated::TooLarge);
+            }
+            place.grow_to(packed + wanted).map_err(NotInflated::NoRoom)?;
+            plain.reserve_exact(wanted - plain.len());
+        }
+        let read = decoder.read_buf(&mut plain).await.map_err(|_| NotInflated::Broken)?;
+        if plain.len() > max {
+            return Err(NotInflated::TooLarge);
+        }
+        if read == 0 {
+            return Ok(plain);
+        }
+    }
 }

@@ -39,6 +39,8 @@ pub struct Load {
     pub body_bytes_max: usize,
     pub request_timeout_ms: u64,
     pub retry_after_s: u64,
+    /// Of an organization that has no rate of its own; none: no bound.
+    pub events_per_second_max: Option<u32>,
 }
 
 /// The ids that are remembered.
@@ -50,6 +52,8 @@ pub struct Recent {
     pub tail_records_max: u64,
     pub tail_bytes_max: usize,
     pub tail_timeout_ms: u64,
+    /// Events dated longer ago than this are refused; none: no bound.
+    pub window_days: Option<u32>,
 }
 
 /// Questions to Postgres from the hot path.
@@ -97,6 +101,8 @@ impl Config {
             // A repeat within one request must find its first copy.
             ("recent.ids_max", self.recent.ids_max as u64, 2 * events_max),
             ("recent.uncovered_ids_max", self.recent.uncovered_ids_max as u64, 2 * events_max),
+            ("load.events_per_second_max", self.load.events_per_second_max.map_or(1, u64::from), 1),
+            ("recent.window_days", self.recent.window_days.map_or(1, u64::from), 1),
         ];
         for (name, value, least) in least {
             if value < least {
@@ -118,12 +124,18 @@ impl Config {
     }
 
     pub(crate) fn keep(&self, with_index: bool, partitions: u32) -> Keep {
+        let share = |ids: usize| ids / (partitions.max(1) as usize);
         if with_index {
-            return Keep::Uncovered { ids_max: self.recent.uncovered_ids_max };
+            return Keep::Uncovered { ids_max: share(self.recent.uncovered_ids_max) };
         }
-        // Two generations of each partition: the older full, the younger filling.
-        let share = self.recent.ids_max / 2 / (partitions.max(1) as usize);
-        Keep::Newest { ids: share.max(self.body.events_max) }
+        // Twice as many are kept before the older half goes.
+        let newest = share(self.recent.ids_max / 2);
+        Keep::Newest { ids: newest.max(self.body.events_max) }
+    }
+
+    /// How old an event may be, in microseconds.
+    pub(crate) fn window_us(&self) -> Option<i64> {
+        self.recent.window_days.map(|days| i64::from(days) * 86_400_000_000)
     }
 
     pub(crate) fn read_timeout(&self) -> Duration {
@@ -152,5 +164,9 @@ mod tests {
         config.load.body_bytes_max = 1;
         let refused = config.validate().unwrap_err();
         assert!(refused.to_string().starts_with("load.body_bytes_max is 1"), "{refused}");
+        let mut config = Config::load().unwrap();
+        config.recent.window_days = Some(0);
+        let refused = config.validate().unwrap_err();
+        assert!(refused.to_string().starts_with("recent.window_days is 0"), "{refused}");
     }
 }

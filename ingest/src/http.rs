@@ -1,17 +1,22 @@
 //! The routes: from a request to a body in memory, and from verdicts to an answer.
 
+use crate::auth::{self, Sender};
+use crate::outlive::Outliving;
+use crate::rate::TooFast;
 use crate::refusal::Refusal;
-use crate::verdict::{Counts, Listed, Verdict, batch_json, single_json};
-use crate::{Edge, auth, body, format};
+use crate::verdict::{
+    Counts, Listed, RetryCause, Verdict, batch_json, failed_single_json, single_json,
+};
+use crate::{Edge, body, format, request_id};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use std::sync::Arc;
+use tokio::time::Instant;
 use weir_events::{BodyError, Format, Rejection, WireEvent, parse_batch, parse_one};
-use weir_ids::OrganizationId;
 
 /// The edge's routes.
 pub fn router(edge: Arc<Edge>) -> Router {
@@ -43,26 +48,42 @@ enum Shape {
     Batch(Format, Listed),
 }
 
+/// A body in memory and what is known of it.
+struct Received {
+    sender: Sender,
+    shape: Shape,
+    body: Bytes,
+    name: HeaderValue,
+}
+
 async fn answer(edge: Arc<Edge>, request: Request, route: Route) -> Response {
-    let response = match serve(&edge, request, route).await {
-        Ok(response) => response,
-        Err(refusal) => {
-            tracing::debug!(reason = refusal.reason(), "request refused");
-            edge.metrics.refused(refusal.reason());
-            refusal.into_response()
-        }
-    };
+    let name = request_id::of(request.headers(), &edge.clock);
+    let mut response = serve(&edge, request, route, name.clone()).await.unwrap_or_else(|refusal| {
+        tracing::debug!(reason = refusal.reason(), "request refused");
+        edge.metrics.refused(refusal.reason());
+        refusal.answer(request_id::text(&name))
+    });
+    response.headers_mut().insert(request_id::HEADER, name);
     edge.metrics.answered(response.status());
     response
 }
 
-async fn serve(edge: &Arc<Edge>, request: Request, route: Route) -> Result<Response, Refusal> {
+async fn serve(
+    edge: &Arc<Edge>,
+    request: Request,
+    route: Route,
+    name: HeaderValue,
+) -> Result<Response, Refusal> {
     let config = &edge.config;
     let retry_after_s = config.load.retry_after_s;
     let mut place = edge.limits.enter().map_err(|_| Refusal::Overloaded { retry_after_s })?;
     let (head, body) = request.into_parts();
-    let organization =
-        auth::organization(&head.headers, &edge.catalog, &edge.refresher, retry_after_s).await?;
+    let sender = auth::sender(&head.headers, &edge.catalog, &edge.refresher, retry_after_s).await?;
+    // Before the body: who has to wait need not be read.
+    if let Some(rate) = edge.rate_of(sender) {
+        let checked = edge.rates.check(sender.organization, Instant::now());
+        checked.map_err(|wait| too_fast(rate, wait))?;
+    }
     let listed = listed(head.uri.query())?;
     let encoding = body::Encoding::of(&head.headers)?;
     let body = body::read(body, encoding, &mut place, config).await?;
@@ -71,21 +92,18 @@ async fn serve(edge: &Arc<Edge>, request: Request, route: Route) -> Result<Respo
         Route::Single => Shape::Single,
         Route::Batch => Shape::Batch(format::of(&head.headers, &body), listed),
     };
-    // A task of its own: what has been handed to the log is settled also when the sender is gone.
+    let received = Received { sender, shape, body, name };
     let worker = edge.clone();
-    let task = edge.tasks.spawn(async move {
-        let answer = decide(&worker, organization, body, shape).await;
+    let work = async move {
+        let answer = decide(&worker, received).await;
         drop(place);
         answer
-    });
-    match tokio::time::timeout(config.request_timeout(), task).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(panicked)) => {
-            tracing::error!(error = %panicked, "a request's task ended without an answer");
-            Err(Refusal::OutcomeUnknown { retry_after_s })
-        }
-        Err(_) => Err(Refusal::OutcomeUnknown { retry_after_s }),
-    }
+    };
+    // What has been handed to the log is settled also when the sender is gone.
+    let work = Outliving::new(work, &edge.tasks);
+    tokio::time::timeout(config.request_timeout(), work)
+        .await
+        .unwrap_or(Err(Refusal::OutcomeUnknown { retry_after_s }))
 }
 
 fn listed(query: Option<&str>) -> Result<Listed, Refusal> {
@@ -103,12 +121,8 @@ fn listed(query: Option<&str>) -> Result<Listed, Refusal> {
     Ok(listed)
 }
 
-async fn decide(
-    edge: &Edge,
-    organization: OrganizationId,
-    body: Bytes,
-    shape: Shape,
-) -> Result<Response, Refusal> {
+async fn decide(edge: &Edge, received: Received) -> Result<Response, Refusal> {
+    let Received { sender, shape, body, name } = received;
     let max = edge.config.body.events_max;
     let parsed = match shape {
         Shape::Single => parse_one(&body).map(|event| vec![event]),
@@ -121,15 +135,19 @@ async fn decide(
     if events.len() > max {
         return Err(Refusal::TooManyEvents { max });
     }
-    let verdicts = edge.accept(organization, &events).await?;
+    if let Some(rate) = edge.rate_of(sender) {
+        let taken = edge.rates.take(sender.organization, rate, events.len(), Instant::now());
+        taken.map_err(|wait| too_fast(rate, wait))?;
+    }
+    let verdicts = edge.accept(sender.organization, &events).await;
     let counts = Counts::of(&verdicts);
     count(edge, &counts, &verdicts);
-    if counts.is_unavailable() {
-        return Err(Refusal::LogUnavailable { retry_after_s: edge.config.load.retry_after_s });
+    if let Some(cause) = counts.unavailable(&verdicts) {
+        return Err(unavailable(cause, edge.config.load.retry_after_s));
     }
     Ok(match (shape, verdicts.first(), events.first()) {
         (Shape::Single, Some(verdict), Some(event)) => {
-            json(single_status(verdict), single_json((transaction_id(event), verdict)))
+            single_answer((transaction_id(event), verdict), &name)
         }
         (Shape::Batch(_, listed), ..) => {
             let lines = events.iter().map(transaction_id).zip(&verdicts);
@@ -139,6 +157,25 @@ async fn decide(
     })
 }
 
+impl Edge {
+    /// How many events a second the sender's organization may send.
+    fn rate_of(&self, sender: Sender) -> Option<u32> {
+        sender.settings.events_per_second_max.or(self.config.load.events_per_second_max)
+    }
+}
+
+fn too_fast(events_per_second_max: u32, wait: TooFast) -> Refusal {
+    Refusal::TooFast { events_per_second_max, retry_after_s: wait.wait_s() }
+}
+
+fn unavailable(cause: RetryCause, retry_after_s: u64) -> Refusal {
+    match cause {
+        RetryCause::Log => Refusal::LogUnavailable { retry_after_s },
+        RetryCause::Catalog => Refusal::CatalogUnavailable { retry_after_s },
+        RetryCause::Index => Refusal::IndexUnavailable { retry_after_s },
+    }
+}
+
 fn transaction_id<'e>(event: &'e Result<WireEvent<'_>, Rejection>) -> Option<&'e str> {
     match event {
         Ok(event) => Some(&event.transaction_id),
@@ -146,14 +183,18 @@ fn transaction_id<'e>(event: &'e Result<WireEvent<'_>, Rejection>) -> Option<&'e
     }
 }
 
-fn single_status(verdict: &Verdict) -> StatusCode {
-    match verdict {
+fn single_answer(line: (Option<&str>, &Verdict), name: &HeaderValue) -> Response {
+    let status = match line.1 {
         Verdict::Accepted => StatusCode::ACCEPTED,
         Verdict::Duplicate => StatusCode::OK,
         Verdict::Conflict => StatusCode::CONFLICT,
         Verdict::Rejected(_) => StatusCode::BAD_REQUEST,
-        Verdict::Retry => StatusCode::SERVICE_UNAVAILABLE,
+        Verdict::Retry(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    if status.is_success() {
+        return json(status, single_json(line));
     }
+    json(status, failed_single_json(line, request_id::text(name)))
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Response {

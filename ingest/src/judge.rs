@@ -1,16 +1,18 @@
-//! What a well-formed event must still fulfil: the catalog's part of the checks, strict mode.
+//! What a well-formed event must still fulfil: the catalog's part of the checks.
+//!
+//! Strict: its code, its subscription and what its metrics read must be known and right. A lenient
+//! organization's event is taken without them, stored, and counts once they are there. What can never
+//! count is refused either way: a value with too many digits, one too long to keep usage apart by.
 
-use crate::verdict::Verdict;
+use crate::refresh::AwaitedCodes;
+use crate::verdict::{RetryCause, Verdict};
 use chrono::DateTime;
-use weir_catalog::{Aggregation, Metric, Snapshot, Span};
+use weir_catalog::{Metric, Snapshot, Span, Unmeasurable};
 use weir_events::{
-    EventId, QuantityError, Reason, RecordEvent, Rejection, WireEvent, content_hash, distinct_of,
-    event_id, partition_of, property, value_of,
+    EventFields, EventId, GROUP_VALUE_CHARS_MAX, Reason, RecordEvent, Rejection, WireEvent,
+    content_hash, event_id, partition_of, too_long_for_group,
 };
 use weir_ids::OrganizationId;
-
-/// Whether an event adds a value to those that a `unique_count` holds, or takes it away.
-const OPERATION_TYPE: &str = "operation_type";
 
 /// An event that may be taken, ready to be packed.
 #[derive(Clone, Copy)]
@@ -29,6 +31,8 @@ pub struct Circumstances {
     pub partitions: u32,
     /// The timestamp of an event that has none.
     pub received_at_us: i64,
+    /// How much earlier than its receipt an event may be dated; none: no bound.
+    pub window_us: Option<i64>,
 }
 
 /// The outcome for a request's events under one snapshot.
@@ -38,15 +42,18 @@ pub struct Judged<'e> {
     pub doubtful: Vec<usize>,
 }
 
-/// Judges each event; those that can't be taken get their verdict, the others `Retry` for now.
+/// Judges each event; those that can't be taken get their verdict, the others `Retry` for now. An
+/// event with an awaited code will be counted from what is stored: it is taken as it is.
 pub fn judge<'e>(
     snapshot: &Snapshot,
+    awaited: &AwaitedCodes,
     at: Circumstances,
     events: &'e [Result<WireEvent<'_>, Rejection>],
     verdicts: &mut Vec<Verdict>,
 ) -> Judged<'e> {
     let mut judged = Judged { candidates: Vec::with_capacity(events.len()), doubtful: Vec::new() };
-    let mut look_up = LookUp { snapshot, at, code: None, subscription: None };
+    let lenient = snapshot.organization(at.organization).lenient;
+    let mut look_up = LookUp { snapshot, awaited, at, lenient, code: None, subscription: None };
     verdicts.clear();
     for (slot, event) in events.iter().enumerate() {
         verdicts.push(match event {
@@ -54,7 +61,7 @@ pub fn judge<'e>(
             Ok(event) => match look_up.check(event) {
                 Ok(timestamp_us) => {
                     judged.candidates.push(candidate(slot, at, event, timestamp_us));
-                    Verdict::Retry
+                    Verdict::Retry(RetryCause::Log)
                 }
                 Err(rejection) => {
                     if depends_on_catalog(rejection.reason) {
@@ -104,7 +111,9 @@ fn candidate<'e>(
 /// each is kept.
 struct LookUp<'s, 'e> {
     snapshot: &'s Snapshot,
+    awaited: &'s AwaitedCodes,
     at: Circumstances,
+    lenient: bool,
     code: Option<(&'e str, &'s [Metric])>,
     subscription: Option<(&'e str, &'s [Span])>,
 }
@@ -112,16 +121,21 @@ struct LookUp<'s, 'e> {
 impl<'s, 'e> LookUp<'s, 'e> {
     /// The event's timestamp in microseconds. Errors: the first thing that is wrong with it.
     fn check(&mut self, event: &'e WireEvent<'_>) -> Result<i64, Rejection> {
-        let metrics = self.metrics(&event.code);
-        if metrics.is_empty() {
-            let message = format!("no billable metric counts events with code {:?}", &*event.code);
-            return Err(Rejection::new(Reason::UnknownCode, "code", message));
-        }
         let timestamp_us = event.timestamp_us.unwrap_or(self.at.received_at_us);
-        let spans = self.spans(&event.external_subscription_id);
-        check_spans(spans, &event.external_subscription_id, timestamp_us)?;
-        for metric in metrics {
-            check_value(metric, event.properties)?;
+        check_age(self.at, timestamp_us)?;
+        let metrics = self.metrics(&event.code);
+        if !self.lenient {
+            if metrics.is_empty() && !self.awaited.contains(event.code.as_ref()) {
+                let message =
+                    format!("no billable metric counts events with code {:?}", &*event.code);
+                return Err(Rejection::new(Reason::UnknownCode, "code", message));
+            }
+            let spans = self.spans(&event.external_subscription_id);
+            check_spans(spans, &event.external_subscription_id, timestamp_us)?;
+        }
+        let fields = EventFields { code: &event.code, timestamp_us, properties: event.properties };
+        for metric in Metric::newest(metrics) {
+            check_metric(metric, fields, self.lenient)?;
         }
         Ok(timestamp_us)
     }
@@ -148,6 +162,20 @@ impl<'s, 'e> LookUp<'s, 'e> {
             }
         }
     }
+}
+
+/// Of an event from before the window a repeat would not be known.
+fn check_age(at: Circumstances, timestamp_us: i64) -> Result<(), Rejection> {
+    let Some(window_us) = at.window_us else { return Ok(()) };
+    let oldest_us = at.received_at_us.saturating_sub(window_us);
+    if timestamp_us >= oldest_us {
+        return Ok(());
+    }
+    let event_at = DateTime::from_timestamp_micros(timestamp_us).unwrap_or_default();
+    let days = window_us / 86_400_000_000;
+    let message =
+        format!("the event is dated {event_at:?}, events of the last {days} days are taken");
+    Err(Rejection::new(Reason::TooOld, "timestamp", message))
 }
 
 /// A subscription takes events from its start up to, and without, its end.
@@ -179,32 +207,28 @@ fn check_spans(spans: &[Span], external_id: &str, at_us: i64) -> Result<(), Reje
     Err(Rejection::new(reason, "timestamp", message))
 }
 
-fn check_value(metric: &Metric, properties: &str) -> Result<(), Rejection> {
-    let Some(field) = metric.field.as_deref() else { return Ok(()) };
-    let given = |field: &str| property(properties, field).filter(|raw| *raw != "null");
-    let refused = |reason, field: &str, message: &str| {
-        Err(Rejection::new(reason, format!("properties.{field}"), message))
-    };
-    match (metric.aggregation, given(field)) {
-        (Aggregation::Count, _) => Ok(()),
-        (_, None) => refused(Reason::Required, field, "must be given: a metric counts by it"),
-        (Aggregation::UniqueCount, Some(_)) => match given(OPERATION_TYPE).map(distinct_of) {
-            None => Ok(()),
-            Some(operation) if operation == "add" || operation == "remove" => Ok(()),
-            Some(_) => refused(Reason::InvalidType, OPERATION_TYPE, "must be add or remove"),
-        },
-        (Aggregation::Sum | Aggregation::Max | Aggregation::Latest, Some(raw)) => {
-            match value_of(raw) {
-                Ok(_) => Ok(()),
-                Err(QuantityError::TooManyDigits) => refused(
-                    Reason::TooManyDigits,
-                    field,
-                    "must have at most 16 digits before the point and 12 after it",
-                ),
-                Err(_) => {
-                    refused(Reason::NotANumber, field, "must be a number, or a string with one")
-                }
-            }
+/// What the rollup will do with the event, asked before it is taken.
+fn check_metric(metric: &Metric, fields: EventFields<'_>, lenient: bool) -> Result<(), Rejection> {
+    if let Err(Unmeasurable { field, reason, message }) = metric.measure(fields)
+        && !(lenient && is_tolerable(reason))
+    {
+        return Err(Rejection::new(reason, field, message));
+    }
+    match too_long_for_group(fields.properties, &metric.dimensions) {
+        None => Ok(()),
+        Some(key) => {
+            let message = format!(
+                "must have at most {GROUP_VALUE_CHARS_MAX} characters: usage is kept apart by it"
+            );
+            Err(Rejection::new(Reason::TooLong, format!("properties.{key}"), message))
         }
     }
+}
+
+/// What is missing or of another kind may be what another metric counts.
+fn is_tolerable(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Required | Reason::NotANumber | Reason::InvalidType | Reason::DivisionByZero
+    )
 }

@@ -15,10 +15,15 @@ mod http;
 mod judge;
 mod limits;
 mod metrics;
+mod outlive;
+mod pack;
+mod rate;
 mod recent;
 mod refresh;
 mod refusal;
+mod request_id;
 mod role;
+mod status;
 mod tail;
 mod verdict;
 
@@ -53,6 +58,7 @@ pub struct Ingest {
 
 struct Edge {
     log: Arc<dyn EventLog>,
+    packer: Arc<pack::Packer>,
     catalog: Arc<Catalog>,
     clock: Clock,
     known: Option<Arc<dyn KnownIds>>,
@@ -61,6 +67,7 @@ struct Edge {
     flights: flights::Flights,
     refresher: refresh::Refresher,
     limits: limits::Limits,
+    rates: rate::Rates,
     metrics: metrics::Metrics,
     tasks: TaskTracker,
 }
@@ -95,6 +102,7 @@ impl Ingest {
         let flights = flights::Flights::default();
         let tasks = TaskTracker::new();
         let edge = Edge {
+            packer: pack::Packer::new(log.clone()),
             log,
             catalog,
             clock,
@@ -104,6 +112,7 @@ impl Ingest {
             flights,
             refresher,
             limits,
+            rates: rate::Rates::default(),
             metrics,
             tasks,
         };

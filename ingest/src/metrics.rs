@@ -1,6 +1,7 @@
 //! What the edge counts: once per request, never per event.
 
 use crate::refusal::Refusal;
+use http::StatusCode;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
@@ -16,8 +17,19 @@ pub struct Metrics {
     pub bytes: Counter,
     pub append_seconds: Histogram,
     pub recent_ids: Gauge,
+    pub forgotten_ids: Counter,
     pub in_flight_bytes: Gauge,
+    /// Looked up once: nearly every request has one of these.
+    answered: [(StatusCode, Counter); 4],
 }
+
+/// The statuses that senders are answered with when all is well, and when it is not for long.
+const STATUSES: [StatusCode; 4] = [
+    StatusCode::OK,
+    StatusCode::ACCEPTED,
+    StatusCode::BAD_REQUEST,
+    StatusCode::SERVICE_UNAVAILABLE,
+];
 
 impl Metrics {
     /// Declares them with their help texts. The process's recorder must be installed before.
@@ -52,6 +64,10 @@ impl Metrics {
             "Time from handing records to the log until it has them durably"
         );
         describe_gauge!("ingest_recent_ids", "Ids that the edge knows to be in the log");
+        describe_counter!(
+            "ingest_recent_ids_forgotten_total",
+            "Ids let go before the aggregator's index had them, because it is too far behind"
+        );
         describe_gauge!("ingest_in_flight_bytes", "Bytes of bodies in memory");
         start_at_zero();
         Self {
@@ -62,7 +78,9 @@ impl Metrics {
             bytes: counter!("ingest_bytes_total"),
             append_seconds: histogram!("ingest_append_seconds"),
             recent_ids: gauge!("ingest_recent_ids"),
+            forgotten_ids: counter!("ingest_recent_ids_forgotten_total"),
             in_flight_bytes: gauge!("ingest_in_flight_bytes"),
+            answered: STATUSES.map(|status| (status, answered(status))),
         }
     }
 
@@ -82,9 +100,16 @@ impl Metrics {
     }
 
     /// Counts a request by the status it was answered with.
-    pub fn answered(&self, status: http::StatusCode) {
-        counter!("ingest_requests_total", "status" => status.as_str().to_owned()).increment(1);
+    pub fn answered(&self, status: StatusCode) {
+        match self.answered.iter().find(|(known, _)| *known == status) {
+            Some((_, counter)) => counter.increment(1),
+            None => answered(status).increment(1),
+        }
     }
+}
+
+fn answered(status: StatusCode) -> Counter {
+    counter!("ingest_requests_total", "status" => status.as_str().to_owned())
 }
 
 /// The first increase of a counter that is not there before is not seen as one.
@@ -98,8 +123,8 @@ fn start_at_zero() {
     for reason in APPEND_REASONS {
         counter!("ingest_append_errors_total", "reason" => reason).increment(0);
     }
-    for status in ["200", "202", "400", "503"] {
-        counter!("ingest_requests_total", "status" => status).increment(0);
+    for status in STATUSES {
+        answered(status).increment(0);
     }
 }
 

@@ -1,11 +1,12 @@
 //! The ids an edge remembers: what it has in flight, and what it knows to be in the log.
 //!
-//! For each partition two kinds of entry are kept apart. *In flight*: claimed by a request whose
-//! append is not settled; a failed append removes the claim and nothing of it stays, so a retry is
-//! never called a duplicate. *Durable*: in the log, with the hash of the first copy's content.
-//! Durable ids live in generations, so that forgetting drops a whole table instead of searching.
+//! An entry is *in flight* from the claim of a request until its append is settled; a failed append
+//! takes it away and nothing of it stays, so a retry is never called a duplicate. Then it is
+//! *durable*, with the hash of the first copy's content. Each partition has one table, so that an id
+//! costs one look; what is to be forgotten goes in sweeps, each of them of a fair part of the table.
 
-use hashbrown::HashTable;
+use crate::pack::Place;
+use hashbrown::{HashTable, hash_table};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,10 +19,11 @@ pub struct FlightId(pub u64);
 /// What is kept, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// The newest ids of each partition, at least `ids` and less than twice as many: all there is
-    /// to know for an edge without the aggregator's index.
+    /// The newest ids of each partition, at least `ids` and about twice as many at most: all there
+    /// is to know for an edge without the aggregator's index.
     Newest { ids: usize },
-    /// Every id until the aggregator's index covers it; at most `ids_max` over all partitions.
+    /// Every id until the aggregator's index covers it. Beyond `ids_max` of a partition the oldest
+    /// are let go: a repeat of one may then be called new, and is still billed once.
     Uncovered { ids_max: usize },
 }
 
@@ -68,25 +70,26 @@ impl RecentIds {
         }
     }
 
-    /// Turns the claims of one record into durable ids: the record at `offset` holds `events`.
+    /// Turns claims into durable ids: at `place` the log holds `events`, in order. Then forgets what the aggregator's index covers and what is beyond the bound; answers
+    /// how many ids are forgotten although nothing else knows them.
     pub fn settle(
         &self,
         partition: u32,
         flight: FlightId,
-        offset: u64,
+        place: Place,
         events: impl Iterator<Item = (EventId, u64)>,
-    ) {
-        let mut added = 0;
+        covered_to: Position,
+    ) -> usize {
         let mut ids = self.lock(partition);
-        for ((id, content_hash), index) in events.zip(0..=u16::MAX) {
-            ids.release(id, flight);
-            // A claimed id is in no generation, and nobody else could have added it since.
-            ids.insert(Entry::new(id, content_hash, Position::new(offset, index)));
-            added += 1;
+        let mut added = 0;
+        for ((id, content_hash), index) in events.zip(place.first..=u16::MAX) {
+            let position = Position::new(place.offset, index);
+            let entry = Entry { id: id.0, content_hash, position };
+            added += usize::from(ids.settle(entry, flight));
         }
-        let dropped = ids.rotate(self.keep);
+        let forgotten = ids.forget(self.keep, covered_to);
         drop(ids);
-        self.count(added, dropped);
+        self.count(added, forgotten)
     }
 
     /// Takes claims back without a trace: the append failed, or the id turned out to be known.
@@ -102,29 +105,22 @@ impl RecentIds {
 
     /// Adds what was read from the log; of two copies the first one added stays.
     pub fn load(&self, partition: u32, events: impl Iterator<Item = (EventId, u64, Position)>) {
-        let mut added = 0;
         let mut ids = self.lock(partition);
+        let mut added = 0;
         for (id, content_hash, position) in events {
-            added += usize::from(ids.add(Entry::new(id, content_hash, position)));
+            added += usize::from(ids.add(Entry { id: id.0, content_hash, position }));
         }
-        let dropped = ids.rotate(self.keep);
+        let forgotten = ids.forget(self.keep, Position::ZERO);
         drop(ids);
-        self.count(added, dropped);
+        self.count(added, forgotten);
     }
 
-    /// Forgets whole generations that lie before `covered_to`: the index knows them now.
-    pub fn forget_covered(&self, partition: u32, covered_to: Position) {
-        let dropped = self.lock(partition).forget_covered(covered_to);
-        self.count(0, dropped);
-    }
-
-    /// Whether `more` ids would exceed what may be kept. Only an edge with an index can be full:
-    /// the aggregator is too far behind, and forgetting would break the exactness of verdicts.
+    /// How many ids of a partition are kept, if there are so many.
     #[must_use]
-    pub fn is_full_for(&self, more: usize) -> bool {
+    pub fn ids_max(&self) -> usize {
         match self.keep {
-            Keep::Newest { .. } => false,
-            Keep::Uncovered { ids_max } => self.len() + more > ids_max,
+            Keep::Newest { ids } => ids,
+            Keep::Uncovered { ids_max } => ids_max,
         }
     }
 
@@ -137,14 +133,20 @@ impl RecentIds {
     /// Claims that are not settled; for tests of "no trace".
     #[cfg(test)]
     pub fn in_flight(&self) -> usize {
-        self.partitions.iter().map(|ids| ids.lock().in_flight.len()).sum()
+        self.partitions.iter().map(|ids| ids.lock().in_flight()).sum()
     }
 
-    fn count(&self, added: usize, dropped: usize) {
-        if added >= dropped {
-            self.durable.fetch_add(added - dropped, Ordering::Relaxed);
+    fn count(&self, added: usize, forgotten: Forgotten) -> usize {
+        let gone = forgotten.covered + forgotten.oldest;
+        if added >= gone {
+            self.durable.fetch_add(added - gone, Ordering::Relaxed);
         } else {
-            self.durable.fetch_sub(dropped - added, Ordering::Relaxed);
+            self.durable.fetch_sub(gone - added, Ordering::Relaxed);
+        }
+        match self.keep {
+            // There it is the rule.
+            Keep::Newest { .. } => 0,
+            Keep::Uncovered { .. } => forgotten.oldest,
         }
     }
 
@@ -153,46 +155,53 @@ impl RecentIds {
     }
 }
 
-/// Ids of one generation when the aggregator's index is there: small enough that a covered one is
-/// let go soon (2 MiB of entries), large enough that a lag of seconds means few tables to search.
-const GENERATION_IDS: usize = 65_536;
-
-/// A young generation whose ids are all covered is emptied only from this size on: emptying costs
-/// the table's capacity, not its content.
-const WORTH_EMPTYING_IDS: usize = 4_096;
+/// Ids are forgotten in whole runs of about this many, 128 KiB of entries: few enough that a table
+/// stays small while the aggregator keeps up.
+const RUN_IDS_MAX: usize = 4_096;
+/// A sweep looks at the whole table, so it must be worth it: at least this part of it goes.
+const SWEPT_PART: usize = 4;
+/// A table with room for more than this, and for that many times its ids, gives memory back.
+const ROOMY_IDS: usize = 65_536;
+const ROOMY_TIMES: usize = 8;
 
 #[derive(Default)]
 struct PartitionIds {
-    in_flight: HashTable<Claim>,
-    young: Generation,
-    /// Older generations, oldest first.
-    sealed: VecDeque<Generation>,
+    table: HashTable<Entry>,
+    /// Durable entries of the table.
+    durable: usize,
+    /// The durable entries as they came, oldest first, in runs.
+    runs: VecDeque<Run>,
+    /// Entries of runs that the index covers and no sweep has taken out yet, and the end of those.
+    covered: usize,
+    covered_to: Position,
 }
 
-#[derive(Default)]
-struct Generation {
-    ids: HashTable<Entry>,
-    newest: Option<Position>,
+/// Neighbours in time.
+struct Run {
+    ids: usize,
+    newest: Position,
 }
 
-#[derive(Clone, Copy)]
-struct Claim {
-    id: u128,
-    flight: FlightId,
+/// How many ids a sweep has taken out.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Forgotten {
+    /// Because the aggregator's index has them.
+    covered: usize,
+    /// Because there were too many.
+    oldest: usize,
 }
 
 #[derive(Clone, Copy)]
 struct Entry {
     id: u128,
+    /// Of the first copy; while it is in flight, the number of its flight.
     content_hash: u64,
+    /// Where the first copy stands; `IN_FLIGHT` while that is not known.
     position: Position,
 }
 
-impl Entry {
-    fn new(id: EventId, content_hash: u64, position: Position) -> Self {
-        Self { id: id.0, content_hash, position }
-    }
-}
+/// Behind every event.
+const IN_FLIGHT: Position = Position::from_u64(u64::MAX);
 
 /// An id is a hash already. Its partition was taken from some of its bits, so within a partition
 /// those are not random: the halves are mixed.
@@ -201,85 +210,140 @@ fn hash(id: u128) -> u64 {
 }
 
 impl PartitionIds {
+    fn entry(&mut self, id: u128) -> hash_table::Entry<'_, Entry> {
+        self.table.entry(hash(id), |entry| entry.id == id, |entry| hash(entry.id))
+    }
+
     fn claim(&mut self, id: EventId, flight: FlightId) -> Seen {
-        let id = id.0;
-        if let Some(entry) = self.find(id) {
-            return Seen::Durable { content_hash: entry.content_hash };
-        }
-        let claim = self.in_flight.entry(hash(id), |claim| claim.id == id, |c| hash(c.id));
-        match claim {
-            hashbrown::hash_table::Entry::Occupied(other) => Seen::InFlight(other.get().flight),
-            hashbrown::hash_table::Entry::Vacant(free) => {
-                free.insert(Claim { id, flight });
+        match self.entry(id.0) {
+            hash_table::Entry::Occupied(known) => {
+                let Entry { content_hash, position, .. } = *known.get();
+                match position {
+                    IN_FLIGHT => Seen::InFlight(FlightId(content_hash)),
+                    _ => Seen::Durable { content_hash },
+                }
+            }
+            hash_table::Entry::Vacant(free) => {
+                free.insert(Entry { id: id.0, content_hash: flight.0, position: IN_FLIGHT });
                 Seen::New
             }
         }
     }
 
     fn release(&mut self, id: EventId, flight: FlightId) {
-        let own = |claim: &Claim| claim.id == id.0 && claim.flight == flight;
-        if let Ok(claim) = self.in_flight.find_entry(hash(id.0), own) {
+        let own = |entry: &Entry| {
+            entry.id == id.0 && entry.position == IN_FLIGHT && entry.content_hash == flight.0
+        };
+        if let Ok(claim) = self.table.find_entry(hash(id.0), own) {
             claim.remove();
         }
     }
 
-    fn find(&self, id: u128) -> Option<&Entry> {
-        std::iter::once(&self.young)
-            .chain(self.sealed.iter().rev())
-            .find_map(|generation| generation.ids.find(hash(id), |entry| entry.id == id))
+    /// Makes the flight's claim durable. Another entry of the id stays: it is the first copy.
+    fn settle(&mut self, entry: Entry, flight: FlightId) -> bool {
+        match self.entry(entry.id) {
+            hash_table::Entry::Occupied(mut claim) => {
+                let Entry { content_hash, position, .. } = *claim.get();
+                if position != IN_FLIGHT || content_hash != flight.0 {
+                    return false;
+                }
+                *claim.get_mut() = entry;
+            }
+            hash_table::Entry::Vacant(free) => {
+                free.insert(entry);
+            }
+        }
+        self.note(entry.position);
+        true
     }
 
     fn add(&mut self, entry: Entry) -> bool {
-        let new = self.find(entry.id).is_none();
-        if new {
-            self.insert(entry);
+        let hash_table::Entry::Vacant(free) = self.entry(entry.id) else { return false };
+        free.insert(entry);
+        self.note(entry.position);
+        true
+    }
+
+    fn note(&mut self, position: Position) {
+        self.durable += 1;
+        match self.runs.back_mut() {
+            Some(run) if run.ids < RUN_IDS_MAX => {
+                run.ids += 1;
+                run.newest = run.newest.max(position);
+            }
+            _ => self.runs.push_back(Run { ids: 1, newest: position }),
         }
-        new
     }
 
-    fn insert(&mut self, entry: Entry) {
-        self.young.newest = self.young.newest.max(Some(entry.position));
-        self.young.ids.insert_unique(hash(entry.id), entry, |other| hash(other.id));
-    }
-
-    /// Seals a full young generation; answers how many ids were forgotten by that.
-    fn rotate(&mut self, keep: Keep) -> usize {
-        let (generation_ids, sealed_max) = match keep {
-            Keep::Newest { ids } => (ids, 1),
-            Keep::Uncovered { .. } => (GENERATION_IDS, usize::MAX),
+    fn forget(&mut self, keep: Keep, covered_to: Position) -> Forgotten {
+        let mut forgotten = Forgotten::default();
+        let (ids_max, kept) = match keep {
+            Keep::Newest { ids } => (2 * ids, ids),
+            Keep::Uncovered { ids_max } => (ids_max, ids_max - ids_max / SWEPT_PART),
         };
-        if self.young.ids.len() < generation_ids {
-            return 0;
+        self.pass_covered(covered_to);
+        if self.covered >= RUN_IDS_MAX.max(self.durable / SWEPT_PART) {
+            forgotten.covered = self.sweep(self.covered_to);
         }
-        // The next one will grow as large: growing step by step costs as much as filling.
-        let ids = HashTable::with_capacity(self.young.ids.len());
-        self.sealed.push_back(std::mem::replace(&mut self.young, Generation { ids, newest: None }));
-        let mut dropped = 0;
-        while self.sealed.len() > sealed_max {
-            dropped += self.sealed.pop_front().map_or(0, |generation| generation.ids.len());
+        if self.durable > ids_max
+            && let Some(end) = self.pass_oldest(kept)
+        {
+            forgotten.oldest = self.sweep(end);
         }
-        dropped
+        forgotten
     }
 
-    fn forget_covered(&mut self, covered_to: Position) -> usize {
-        let covered =
-            |generation: &Generation| generation.newest.is_none_or(|newest| newest < covered_to);
-        let mut dropped = 0;
-        while self.sealed.front().is_some_and(covered) {
-            dropped += self.sealed.pop_front().map_or(0, |generation| generation.ids.len());
+    /// Takes the runs off the list that lie before `covered_to` as a whole.
+    fn pass_covered(&mut self, covered_to: Position) {
+        while let Some(run) = self.runs.front().filter(|run| run.newest < covered_to) {
+            self.covered += run.ids;
+            self.covered_to = self.covered_to.max(after(run.newest));
+            self.runs.pop_front();
         }
-        if self.young.ids.len() >= WORTH_EMPTYING_IDS && covered(&self.young) {
-            dropped += self.young.ids.len();
-            self.young.ids.clear();
-            self.young.newest = None;
-        }
-        dropped
     }
+
+    /// Takes runs off the list until `kept` ids or fewer are on it; answers where those taken off
+    /// end. The last run is never taken: its ids are the newest.
+    fn pass_oldest(&mut self, kept: usize) -> Option<Position> {
+        let mut end = None;
+        let mut left: usize = self.runs.iter().map(|run| run.ids).sum();
+        while left > kept && self.runs.len() > 1 {
+            let run = self.runs.pop_front()?;
+            left -= run.ids;
+            end = end.max(Some(after(run.newest)));
+        }
+        end
+    }
+
+    /// Takes out what stands before `end`; answers how many that were.
+    fn sweep(&mut self, end: Position) -> usize {
+        let before = self.table.len();
+        self.table.retain(|entry| entry.position >= end);
+        let gone = before - self.table.len();
+        self.durable -= gone;
+        self.covered = 0;
+        let room = self.table.capacity();
+        if room > ROOMY_IDS && room > ROOMY_TIMES * self.table.len() {
+            self.table.shrink_to(2 * self.table.len(), |entry| hash(entry.id));
+        }
+        gone
+    }
+
+    #[cfg(test)]
+    fn in_flight(&self) -> usize {
+        self.table.len() - self.durable
+    }
+}
+
+fn after(position: Position) -> Position {
+    Position::from_u64(position.as_u64().saturating_add(1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
 
     const FLIGHT: FlightId = FlightId(1);
 
@@ -293,8 +357,26 @@ mod tests {
         seen.unwrap()
     }
 
-    fn settle(table: &RecentIds, offset: u64, bits: impl Iterator<Item = u128>) {
-        table.settle(0, FLIGHT, offset, bits.map(|bits| (id(bits), 7)));
+    /// Looks without claiming.
+    fn is_durable(table: &RecentIds, bits: u128) -> bool {
+        let asking = FlightId(u64::MAX);
+        let seen = ask(table, bits, asking);
+        table.release(0, asking, std::iter::once(id(bits)));
+        matches!(seen, Seen::Durable { .. })
+    }
+
+    fn settle(table: &RecentIds, offset: u64, bits: impl Iterator<Item = u128>) -> usize {
+        settle_covered(table, offset, bits, Position::ZERO)
+    }
+
+    fn settle_covered(
+        table: &RecentIds,
+        offset: u64,
+        bits: impl Iterator<Item = u128>,
+        covered_to: Position,
+    ) -> usize {
+        let place = Place { offset, first: 0 };
+        table.settle(0, FLIGHT, place, bits.map(|bits| (id(bits), 7)), covered_to)
     }
 
     #[test]
@@ -317,20 +399,22 @@ mod tests {
         assert_eq!(ask(&table, 1, FLIGHT), Seen::Durable { content_hash: 7 });
         table.load(0, std::iter::once((id(1), 8, Position::new(9, 0))));
         assert_eq!(ask(&table, 1, FLIGHT), Seen::Durable { content_hash: 7 });
-        assert_eq!((table.in_flight(), table.len()), (0, 1));
+        table.release(0, FLIGHT, std::iter::once(id(1)));
+        assert_eq!((table.in_flight(), table.len()), (0, 1), "durable is no claim any more");
     }
 
     #[test]
     fn the_newest_ids_are_kept_and_memory_is_bounded() {
-        let table = RecentIds::new(1, Keep::Newest { ids: 100 });
-        for first in (0..1_000).step_by(10) {
-            settle(&table, first, u128::from(first)..u128::from(first) + 10);
-            assert!(table.len() < 210, "{}", table.len());
+        let table = RecentIds::new(1, Keep::Newest { ids: 10_000 });
+        for first in (0..200_000).step_by(1_000) {
+            let forgotten = settle(&table, first, u128::from(first)..u128::from(first) + 1_000);
+            assert!(table.len() <= 20_000 + RUN_IDS_MAX, "{}", table.len());
+            assert_eq!(forgotten, 0, "that is the rule and no event");
         }
-        for newest in 900..1_000 {
-            assert!(matches!(ask(&table, newest, FLIGHT), Seen::Durable { .. }), "{newest}");
+        for newest in 194_000..200_000 {
+            assert!(is_durable(&table, newest), "{newest}");
         }
-        assert_eq!(ask(&table, 5, FLIGHT), Seen::New);
+        assert!(!is_durable(&table, 5));
     }
 
     #[test]
@@ -340,22 +424,103 @@ mod tests {
             settle(&table, offset, u128::from(offset) * 10_000..u128::from(offset + 1) * 10_000);
         }
         assert_eq!(table.len(), 140_000);
-        assert!(table.is_full_for(60_001) && !table.is_full_for(60_000));
-        table.forget_covered(0, Position::new(6, 9_999));
-        assert_eq!(table.len(), 140_000, "the last of the first generation is not covered yet");
-        table.forget_covered(0, Position::new(7, 0));
-        assert_eq!(table.len(), 70_000);
-        assert_eq!(ask(&table, 69_999, FLIGHT), Seen::New);
-        assert!(matches!(ask(&table, 70_000, FLIGHT), Seen::Durable { .. }));
-        table.forget_covered(0, Position::new(14, 0));
-        assert_eq!(table.len(), 0);
+        let next = |offset: u64, covered_to: u64| {
+            let bits = u128::from(offset) * 10_000;
+            settle_covered(&table, offset, bits..bits + 1, Position::new(covered_to, 0))
+        };
+        assert_eq!(next(100, 2), 0);
+        assert_eq!(table.len(), 140_001, "a seventh is not worth a sweep");
+        assert_eq!(next(101, 7), 0);
+        assert!((70_002..=70_002 + 2 * RUN_IDS_MAX).contains(&table.len()), "{}", table.len());
+        assert!(!is_durable(&table, 0));
+        assert!(is_durable(&table, 70_000));
+        next(102, 100);
+        assert!(table.len() <= 2 * RUN_IDS_MAX, "{}", table.len());
     }
 
     #[test]
-    fn few_young_ids_are_not_worth_emptying() {
+    fn beyond_the_bound_the_oldest_ids_go_and_are_counted() {
+        let table = RecentIds::new(1, Keep::Uncovered { ids_max: 40_000 });
+        let (mut forgotten, mut most) = (0, 0);
+        for offset in 0..100 {
+            let first = u128::from(offset) * 1_000;
+            forgotten += settle(&table, offset, first..first + 1_000);
+            most = most.max(table.len());
+            assert_eq!(table.len() + forgotten, (offset as usize + 1) * 1_000);
+        }
+        assert!(most <= 40_000 && forgotten >= 60_000, "{most}, {forgotten}");
+        assert!(is_durable(&table, 99_999) && is_durable(&table, 75_000));
+        assert!(!is_durable(&table, 0));
+    }
+
+    #[test]
+    fn claims_outlive_every_sweep() {
+        let table = RecentIds::new(1, Keep::Newest { ids: 10 });
+        assert_eq!(ask(&table, 1 << 100, FlightId(9)), Seen::New);
+        for offset in 0..100 {
+            settle(&table, offset, u128::from(offset) * 1_000..u128::from(offset + 1) * 1_000);
+        }
+        assert_eq!(ask(&table, 1 << 100, FLIGHT), Seen::InFlight(FlightId(9)));
+        assert_eq!(table.in_flight(), 1);
+    }
+
+    #[test]
+    fn few_covered_ids_are_not_worth_a_sweep() {
         let table = RecentIds::new(1, Keep::Uncovered { ids_max: 1_000 });
         settle(&table, 1, 0..10);
-        table.forget_covered(0, Position::new(2, 0));
-        assert!(matches!(ask(&table, 3, FLIGHT), Seen::Durable { .. }));
+        settle_covered(&table, 2, 10..11, Position::new(3, 0));
+        assert!(is_durable(&table, 3));
+    }
+
+    #[test]
+    fn memory_comes_back_after_a_lag() {
+        let table = RecentIds::new(1, Keep::Uncovered { ids_max: 1_000_000 });
+        settle(&table, 0, 0..1);
+        for offset in 1..=10 {
+            let first = u128::from(offset) * 60_000;
+            settle(&table, offset, first..first + 60_000);
+        }
+        assert!(table.partitions[0].lock().table.capacity() >= 600_000);
+        settle_covered(&table, 11, 1..2, Position::new(11, 0));
+        let capacity = table.partitions[0].lock().table.capacity();
+        assert!(capacity < ROOMY_IDS, "{capacity}");
+    }
+
+    proptest! {
+        #[test]
+        fn within_its_bound_the_table_knows_what_a_plain_map_knows(
+            steps in prop::collection::vec((0_u8..4, 0_u128..40, 1_u64..4), 1..200),
+        ) {
+            let table = RecentIds::new(1, Keep::Uncovered { ids_max: 1_000 });
+            let mut model: HashMap<u128, Seen> = HashMap::new();
+            for (offset, (step, bits, flight)) in (0_u64..).zip(steps) {
+                let own = Seen::InFlight(FlightId(flight));
+                match step {
+                    0 | 1 => {
+                        let expected = model.get(&bits).copied().unwrap_or(Seen::New);
+                        prop_assert_eq!(ask(&table, bits, FlightId(flight)), expected);
+                        model.entry(bits).or_insert(own);
+                    }
+                    2 => {
+                        table.release(0, FlightId(flight), std::iter::once(id(bits)));
+                        if model.get(&bits) == Some(&own) {
+                            model.remove(&bits);
+                        }
+                    }
+                    _ => {
+                        if model.get(&bits) == Some(&own) {
+                            let events = std::iter::once((id(bits), offset));
+                            let place = Place { offset, first: 0 };
+                            table.settle(0, FlightId(flight), place, events, Position::ZERO);
+                            model.insert(bits, Seen::Durable { content_hash: offset });
+                        }
+                    }
+                }
+            }
+            let durable =
+                model.values().filter(|seen| matches!(seen, Seen::Durable { .. })).count();
+            prop_assert_eq!(table.len(), durable);
+            prop_assert_eq!(table.in_flight(), model.len() - durable);
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::recent::RecentIds;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use weir_events::{KnownIds, KnownIdsError, Position, decode_record, event_id};
+use weir_events::{KnownIds, KnownIdsError, Position, decode_record, event_id, events_in_record};
 use weir_log::{EventLog, LogError, Stored};
 
 /// Why the edge can't start.
@@ -22,10 +22,6 @@ pub enum TailError {
         "partition {partition}: the log gave no record from {from} up to {end} in {timeout_ms} ms"
     )]
     TimedOut { partition: u32, from: u64, end: u64, timeout_ms: u64 },
-    #[error(
-        "{ids} ids behind the aggregator's index, at most {max} can be held: it is not keeping up"
-    )]
-    TooFarBehind { ids: usize, max: usize },
     #[error("told to end before the log's tail was read")]
     Ending,
 }
@@ -65,8 +61,7 @@ struct Tail<'a> {
 }
 
 impl Tail<'_> {
-    /// All from what the index covers to the end. Where that is more than can be held, the
-    /// aggregator gets time to cover some of it.
+    /// All from what the index covers to the end; where that is more than can be held, the newest.
     async fn behind_index(
         &mut self,
         partition: u32,
@@ -80,21 +75,40 @@ impl Tail<'_> {
             sleep(PATIENCE).await;
         }
         let (start, end) = self.bounds(partition).await?;
-        let mut from = known.covered_to(partition).offset().max(start);
+        let covered_to = known.covered_to(partition).offset().max(start);
+        let mut from = self.newest_that_fit(partition, covered_to, end).await?;
+        if from > covered_to {
+            // Repeats of these are called new, and are still billed once.
+            tracing::warn!(partition, covered_to, from, "the aggregator is far behind");
+        }
         while from < end {
             let (stored, next) = self.read(partition, from, end).await?;
             from = next;
             self.remember(partition, &stored);
-            while self.recent.is_full_for(0) {
-                self.recent.forget_covered(partition, known.covered_to(partition));
-                if Instant::now() >= self.deadline {
-                    let max = self.config.recent.uncovered_ids_max;
-                    return Err(TailError::TooFarBehind { ids: self.recent.len(), max });
-                }
-                sleep(PATIENCE).await;
-            }
         }
         Ok(())
+    }
+
+    /// From where on, at or behind `least`, the records up to `end` hold as many ids as are kept.
+    /// Found step by step back from the end, because there may be days of them.
+    async fn newest_that_fit(
+        &mut self,
+        partition: u32,
+        least: u64,
+        end: u64,
+    ) -> Result<u64, TailError> {
+        let (mut ids, mut from) = (0, end);
+        while from > least && ids < self.recent.ids_max() {
+            let to = from;
+            from = to.saturating_sub(STEP_RECORDS).max(least);
+            let mut next = from;
+            while next < to {
+                let (stored, after) = self.read(partition, next, to).await?;
+                next = after;
+                ids += stored.iter().map(|record| events_in_record(&record.bytes)).sum::<usize>();
+            }
+        }
+        Ok(from)
     }
 
     /// The newest records, step by step back from the end until a bound is met; then they are
@@ -119,7 +133,9 @@ impl Tail<'_> {
             steps.push(step);
             to = from;
         }
-        steps.iter().rev().for_each(|step| self.remember(partition, step));
+        for step in steps.iter().rev() {
+            self.remember(partition, step);
+        }
         Ok(())
     }
 
@@ -147,7 +163,6 @@ impl Tail<'_> {
             if let Some(last) = stored.last() {
                 let next = last.offset + 1;
                 stored.retain(|record| record.offset < end);
-                self.bytes += stored.iter().map(|record| record.bytes.len()).sum::<usize>();
                 return Ok((stored, next));
             }
             if Instant::now() >= self.deadline {
@@ -157,8 +172,9 @@ impl Tail<'_> {
         }
     }
 
-    fn remember(&self, partition: u32, stored: &[Stored]) {
+    fn remember(&mut self, partition: u32, stored: &[Stored]) {
         for record in stored {
+            self.bytes += record.bytes.len();
             let decoded = match decode_record(&record.bytes) {
                 Ok(decoded) => decoded,
                 Err(error) => {

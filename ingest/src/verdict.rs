@@ -1,5 +1,6 @@
 //! What is answered for each event, and its JSON, written by hand: one buffer, no tree.
 
+use crate::status::Status;
 use std::io::Write;
 use weir_events::Rejection;
 
@@ -15,7 +16,18 @@ pub enum Verdict {
     /// It will never be taken as it is.
     Rejected(Box<Rejection>),
     /// It could not be made durable, or that is not known: to be sent again.
-    Retry,
+    Retry(RetryCause),
+}
+
+/// What did not answer, so that an event must be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryCause {
+    /// The log did not confirm it.
+    Log,
+    /// Postgres was not there to say whether what is unknown exists.
+    Catalog,
+    /// The aggregator's index did not say whether it is known.
+    Index,
 }
 
 impl Verdict {
@@ -33,7 +45,7 @@ impl Verdict {
             Self::Duplicate => "duplicate",
             Self::Conflict => "conflict",
             Self::Rejected(_) => "rejected",
-            Self::Retry => "retry",
+            Self::Retry(_) => "retry",
         }
     }
 }
@@ -59,16 +71,22 @@ impl Counts {
                 Verdict::Duplicate => counts.duplicates += 1,
                 Verdict::Conflict => counts.conflicts += 1,
                 Verdict::Rejected(_) => counts.rejected += 1,
-                Verdict::Retry => counts.retry += 1,
+                Verdict::Retry(_) => counts.retry += 1,
             }
         }
         counts
     }
 
-    /// Whether nothing was taken and sending again may help: the whole request is answered 503.
+    /// Why nothing was taken, where sending again may help: the whole request is answered 503.
     #[must_use]
-    pub fn is_unavailable(&self) -> bool {
-        self.retry > 0 && self.accepted == 0
+    pub fn unavailable(&self, verdicts: &[Verdict]) -> Option<RetryCause> {
+        if self.retry == 0 || self.accepted > 0 {
+            return None;
+        }
+        verdicts.iter().find_map(|verdict| match verdict {
+            Verdict::Retry(cause) => Some(*cause),
+            _ => None,
+        })
     }
 }
 
@@ -113,11 +131,36 @@ pub fn batch_json<'a>(
     out
 }
 
-/// The answer to a single event.
+/// The answer to a single event that was taken, now or before.
 #[must_use]
 pub fn single_json((transaction_id, verdict): Line<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
     push_verdict(&mut out, None, transaction_id, verdict);
+    out
+}
+
+/// The answer to a single event that was not taken: its verdict, which is a `google.rpc.Status` too.
+#[must_use]
+pub fn failed_single_json(line: Line<'_>, request_id: &str) -> Vec<u8> {
+    let mut out = single_json(line);
+    let (code, message, reason, field) = match line.1 {
+        Verdict::Rejected(rejection) => {
+            let Rejection { field, reason, message, .. } = rejection.as_ref();
+            (3, rejection.to_string(), reason.as_str(), Some((field.as_str(), message.as_str())))
+        }
+        Verdict::Conflict => {
+            let message = "an event with this transaction id and other content was accepted before";
+            (6, message.to_owned(), "EVENT_CONFLICT", None)
+        }
+        Verdict::Accepted | Verdict::Duplicate | Verdict::Retry(_) => return out,
+    };
+    // In front of the closing brace.
+    out.pop();
+    out.push(b',');
+    let (metadata, retry_after_s) = (None, None);
+    Status { code, message: &message, reason, metadata, field, retry_after_s, request_id }
+        .push(&mut out);
+    out.push(b'}');
     out
 }
 
@@ -156,11 +199,18 @@ fn push_verdict(
 /// Appends `text` as a JSON string, quotes included.
 pub fn push_json_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
+    let needs_escape = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
     out.push(b'"');
     let bytes = text.as_bytes();
+    // Without an early end, so that many bytes are looked at at once: hardly an id has an escape.
+    if !bytes.iter().fold(false, |any, byte| any | needs_escape(*byte)) {
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+        return;
+    }
     let mut from = 0;
     for (at, byte) in bytes.iter().enumerate() {
-        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
+        if !needs_escape(*byte) {
             continue;
         }
         out.extend_from_slice(&bytes[from..at]);
@@ -242,9 +292,35 @@ mod tests {
 
     #[test]
     fn a_request_is_unavailable_only_when_nothing_was_taken() {
-        let counts = |verdicts: &[Verdict]| Counts::of(verdicts).is_unavailable();
-        assert!(counts(&[Verdict::Retry, Verdict::Duplicate]));
-        assert!(!counts(&[Verdict::Retry, Verdict::Accepted]));
-        assert!(!counts(&[Verdict::Duplicate]) && !counts(&[]));
+        let cause = |verdicts: &[Verdict]| Counts::of(verdicts).unavailable(verdicts);
+        let retry = Verdict::Retry(RetryCause::Index);
+        assert_eq!(cause(&[Verdict::Duplicate, retry.clone()]), Some(RetryCause::Index));
+        assert_eq!(cause(&[retry, Verdict::Accepted]), None);
+        assert_eq!((cause(&[Verdict::Duplicate]), cause(&[])), (None, None));
+    }
+
+    #[test]
+    fn a_single_event_that_was_not_taken_is_told_as_a_status_too() {
+        let refused = rejected("properties.n", "no");
+        let json = failed_single_json((Some("a"), &refused), "r-1");
+        let read: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(
+            (&read["status"], &read["error"]["field"]),
+            (&"rejected".into(), &"properties.n".into())
+        );
+        assert_eq!(read["code"], 3);
+        assert_eq!(read["message"], "properties.n: NOT_A_NUMBER: no");
+        assert_eq!(read["details"][0]["reason"], "NOT_A_NUMBER");
+        assert_eq!(read["details"][1]["fieldViolations"][0]["field"], "properties.n");
+        assert_eq!(read["details"][2]["requestId"], "r-1");
+
+        let json = failed_single_json((None, &Verdict::Conflict), "r-2");
+        let read: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(
+            (&read["code"], &read["details"][0]["reason"]),
+            (&6.into(), &"EVENT_CONFLICT".into())
+        );
+        let taken = Verdict::Duplicate;
+        assert_eq!(failed_single_json((Some("a"), &taken), "r"), single_json((Some("a"), &taken)));
     }
 }

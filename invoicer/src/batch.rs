@@ -1,25 +1,31 @@
 //! A batch of customers, billed in one transaction: load, decide, save.
 
-use crate::{InvoicerDeps, InvoicerError, Report, failure, metrics, usage};
+use crate::{
+    InvoicerDeps, InvoicerError, Report, failure, metrics, true_ups,
+    usage::{Reader, Wanted},
+};
 use sqlx::{Connection, PgConnection};
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 use weir_billing::{
     BillingError, Timestamp,
-    bill::{Billing, bill, usage_windows},
+    bill::{Billing, bill, distinct_unions, usage_windows},
+    book::UsageBook,
     contract::{Agreement, Contract},
     invoice::{Invoice, InvoiceStatus},
+    true_up::PendingTrueUp,
 };
 use weir_ids::{InvoiceId, OrganizationId, SubscriptionId};
 use weir_store::{
     StoreError,
     billing::{self, Horizon},
     billing_failures::{self, Failure, Subject},
-    invoices,
+    invoices::{self, Provenance},
     subscriptions::{self, NextDue},
 };
 
 /// Bills what is due first, within `horizon`, of some customers that no other invoicer has
 /// locked. `None`: there are none.
+#[tracing::instrument(level = "debug", name = "invoicer.bill_batch", skip_all)]
 pub(crate) async fn bill_batch(
     deps: &InvoicerDeps,
     horizon: Horizon,
@@ -32,19 +38,19 @@ pub(crate) async fn bill_batch(
         return Ok(None);
     }
     let loaded = billing::contracts(&mut tx, &customers, horizon).await?;
-    let (contracts, mut outcome) = only_what_is_due(loaded);
+    let (mut contracts, mut outcome) = only_what_is_due(loaded);
     let provenance = invoices::provenance_now(&mut tx).await?;
-    let books = usage::read(deps, &windows(&contracts), contracts.len()).await?;
+    let late = true_ups::load(deps, &mut tx, &mut contracts).await?;
+    let reader = Reader::new(deps, &mut tx, &subscriptions_of(&contracts)).await?;
+    let books = books(&reader, &contracts).await?;
     let now = deps.clock.now();
     let mut new_id = || deps.clock.new_id::<u128>();
     let mut invoices = Vec::new();
-    for (contract, book) in contracts.iter().zip(&books) {
-        let billing = bill(contract, book, now, &mut new_id);
+    for ((contract, book), late) in contracts.iter().zip(&books).zip(&late) {
+        let billing = bill(contract, book, late, now, &mut new_id);
         outcome.take(contract, billing, &mut invoices);
     }
-    let written = write(&mut tx, invoices, &mut outcome).await?;
-    let made: Vec<_> = written.iter().map(|one| (one.organization, one.id)).collect();
-    invoices::set_provenance(&mut tx, &made, provenance).await?;
+    let written = write(&mut tx, invoices, provenance, &mut outcome).await?;
     let report = save(deps, &mut tx, outcome, &written, horizon.as_of, now).await?;
     tx.commit().await?;
     metrics::batch_took(started.elapsed());
@@ -58,6 +64,8 @@ struct Outcome {
     dues: Vec<NextDue>,
     billed: Vec<(OrganizationId, Subject)>,
     failures: Vec<Failure>,
+    /// What of past periods waits for the next invoice; of those that fail it is not used.
+    pending: Vec<(OrganizationId, PendingTrueUp)>,
 }
 
 impl Outcome {
@@ -72,13 +80,22 @@ impl Outcome {
             self.fail(contract, *subscription, error);
         }
         for invoice in billing.invoices {
+            let due = |one: &SubscriptionId| {
+                contract.agreements.iter().any(|agreement| agreement.subscription.id == *one)
+            };
             let settled = invoice.subscriptions.iter().map(|one| one.subscription);
-            let dues = settled.map(|one| next_due(contract, one)).collect::<Result<Vec<_>, _>>();
+            // Those that have ended are on it with corrections only.
+            let dues = settled
+                .filter(due)
+                .map(|one| next_due(contract, one))
+                .collect::<Result<Vec<_>, _>>();
             match dues {
                 Ok(dues) => invoices.push((invoice, dues)),
                 Err((subscription, error)) => self.fail(contract, subscription, &error),
             }
         }
+        let organization = contract.customer.organization;
+        self.pending.extend(billing.pending.into_iter().map(|one| (organization, one)));
         for subscription in billing.nothing_due {
             match next_due(contract, subscription) {
                 Ok(due) => self.moved(due),
@@ -142,15 +159,35 @@ fn next_due(
     Ok(due_of(agreement, at))
 }
 
-fn windows(contracts: &[Contract]) -> Vec<usage::Wanted> {
+fn subscriptions_of(contracts: &[Contract]) -> Vec<(OrganizationId, SubscriptionId)> {
+    let of = |contract: &Contract| {
+        let organization = contract.customer.organization;
+        let ids = contract.agreements.iter().map(|one| one.subscription.id);
+        ids.map(|id| (organization, id)).collect::<Vec<_>>()
+    };
+    contracts.iter().flat_map(of).collect()
+}
+
+/// The usage that the contracts' invoices settle, a book for each.
+async fn books(
+    reader: &Reader<'_>,
+    contracts: &[Contract],
+) -> Result<Vec<UsageBook>, InvoicerError> {
     let mut wanted = Vec::new();
     for (place, contract) in contracts.iter().enumerate() {
         let organization = contract.customer.organization;
-        for (subscription, period) in usage_windows(contract) {
-            wanted.push(usage::Wanted { place, organization, subscription, period });
-        }
+        let windows = usage_windows(contract).into_iter();
+        wanted.extend(windows.map(|question| Wanted { place, organization, question }));
     }
-    wanted
+    let mut books = reader.books(&wanted, contracts.len()).await?;
+    let mut wanted = Vec::new();
+    for (place, (contract, book)) in contracts.iter().zip(&books).enumerate() {
+        let organization = contract.customer.organization;
+        let unions = distinct_unions(contract, book).into_iter();
+        wanted.extend(unions.map(|question| Wanted { place, organization, question }));
+    }
+    reader.unions(&wanted, &mut books).await?;
+    Ok(books)
 }
 
 /// Writes the invoices, all at once; where the database refuses one, one by one, so that it holds
@@ -158,10 +195,11 @@ fn windows(contracts: &[Contract]) -> Vec<usage::Wanted> {
 async fn write(
     tx: &mut PgConnection,
     invoices: Vec<(Invoice, Vec<NextDue>)>,
+    provenance: Provenance,
     outcome: &mut Outcome,
 ) -> Result<Vec<Invoice>, InvoicerError> {
     let (invoices, dues): (Vec<Invoice>, Vec<Vec<NextDue>>) = invoices.into_iter().unzip();
-    let refused = match insert(tx, &invoices).await {
+    let refused = match insert(tx, &invoices, provenance).await {
         Ok(()) => {
             dues.into_iter().flatten().for_each(|due| outcome.moved(due));
             return Ok(invoices);
@@ -172,7 +210,7 @@ async fn write(
     tracing::warn!(error = %refused, invoices = invoices.len(), "batch refused, writing one by one");
     let mut written = Vec::with_capacity(invoices.len());
     for (invoice, dues) in invoices.into_iter().zip(dues) {
-        match insert(tx, std::slice::from_ref(&invoice)).await {
+        match insert(tx, std::slice::from_ref(&invoice), provenance).await {
             Ok(()) => {
                 dues.into_iter().for_each(|due| outcome.moved(due));
                 written.push(invoice);
@@ -190,12 +228,16 @@ async fn write(
 }
 
 /// Under a savepoint, so that a refusal leaves the transaction usable.
-async fn insert(tx: &mut PgConnection, invoices: &[Invoice]) -> Result<(), StoreError> {
+async fn insert(
+    tx: &mut PgConnection,
+    invoices: &[Invoice],
+    provenance: Provenance,
+) -> Result<(), StoreError> {
     if invoices.is_empty() {
         return Ok(());
     }
     let mut savepoint = tx.begin().await?;
-    match invoices::insert_many(&mut savepoint, invoices).await {
+    match invoices::insert_many_from(&mut savepoint, invoices, Some(provenance)).await {
         Ok(()) => Ok(savepoint.commit().await?),
         Err(error) => {
             savepoint.rollback().await?;
@@ -235,7 +277,8 @@ async fn save(
         finalized = invoices::finalize_many(tx, &ready, now).await?.len();
         metrics::finalized(finalized);
     }
-    let Outcome { dues, billed, failures } = outcome;
+    let Outcome { dues, billed, failures, pending } = outcome;
+    settle_pending(tx, written, pending).await?;
     if !dues.is_empty() {
         subscriptions::set_next_due(tx, &dues).await?;
     }
@@ -246,4 +289,23 @@ async fn save(
         billing_failures::record(tx, &failures, deps.config.retry_after()).await?;
     }
     Ok(Report { created: written.len() as u64, finalized: finalized as u64, failures, left: 0 })
+}
+
+/// Puts what waits of the subscriptions on these invoices in the place of what waited before.
+async fn settle_pending(
+    tx: &mut PgConnection,
+    written: &[Invoice],
+    pending: Vec<(OrganizationId, PendingTrueUp)>,
+) -> Result<(), StoreError> {
+    let settled: BTreeSet<(OrganizationId, SubscriptionId)> = written
+        .iter()
+        .flat_map(|invoice| {
+            invoice.subscriptions.iter().map(|one| (invoice.organization, one.subscription))
+        })
+        .collect();
+    let pending: Vec<_> = pending
+        .into_iter()
+        .filter(|(organization, one)| settled.contains(&(*organization, one.subscription)))
+        .collect();
+    invoices::replace_pending(tx, &settled.into_iter().collect::<Vec<_>>(), &pending).await
 }

@@ -1,11 +1,18 @@
 //! Drafts whose grace period is over: priced once more from the usage as it is, then numbered.
 
-use crate::{InvoicerDeps, InvoicerError, Report, batch::is_about_a_row, failure, metrics, usage};
+use crate::{
+    InvoicerDeps, InvoicerError, Report,
+    batch::is_about_a_row,
+    failure, metrics,
+    usage::{Reader, Wanted},
+};
 use sqlx::{Connection, PgConnection};
 use weir_billing::{
     Timestamp,
+    book::UsageBook,
     invoice::{Invoice, InvoiceStatus},
     refresh::{RefreshFacts, refresh},
+    true_up::PendingTrueUp,
 };
 use weir_ids::{InvoiceId, OrganizationId};
 use weir_store::{
@@ -29,16 +36,21 @@ pub(crate) async fn finalize_batch(
     drafts.retain(|draft| matches!(draft.status, InvoiceStatus::Draft { .. }));
     let facts = billing::draft_facts(&mut tx, &drafts).await?;
     let provenance = invoices::provenance_now(&mut tx).await?;
-    let books = usage::read(deps, &windows(&drafts), drafts.len()).await?;
+    let facts = RefreshFacts {
+        versions: &facts.versions,
+        metrics: &facts.metrics,
+        started_at: &facts.started_at,
+    };
+    let books = books(deps, &mut tx, &drafts, facts).await?;
     let now = deps.clock.now();
+    let mut new_id = || deps.clock.new_id::<u128>();
     let mut failures: Vec<Failure> = Vec::new();
-    let mut refreshed: Vec<(Invoice, bool)> = Vec::with_capacity(drafts.len());
+    let mut refreshed: Vec<Refreshed> = Vec::with_capacity(drafts.len());
     for (draft, book) in drafts.into_iter().zip(&books) {
-        let (versions, metrics) = (&facts.versions, &facts.metrics);
-        match refresh(&draft, RefreshFacts { versions, metrics, usage: book }, now) {
-            Ok(fresh) => {
+        match refresh(&draft, facts, book, now, &mut new_id) {
+            Ok((fresh, pending)) => {
                 let changed = fresh.fees != draft.fees;
-                refreshed.push((fresh, changed));
+                refreshed.push(Refreshed { draft: fresh, changed, pending });
             }
             Err(error) => failures.push(failure::of_rules(
                 draft.organization,
@@ -48,6 +60,7 @@ pub(crate) async fn finalize_batch(
             )),
         }
     }
+
     let ready = replace(&mut tx, &refreshed, &mut failures).await?;
     invoices::set_provenance(&mut tx, &ready, provenance).await?;
     let finalized = invoices::finalize_many(&mut tx, &ready, now).await?.len();
@@ -61,30 +74,55 @@ pub(crate) async fn finalize_batch(
     Ok(Some(Report { created: 0, finalized: finalized as u64, failures, left: 0 }))
 }
 
-fn windows(drafts: &[Invoice]) -> Vec<usage::Wanted> {
+/// A draft priced again.
+struct Refreshed {
+    draft: Invoice,
+    changed: bool,
+    /// What of past periods it can't take any more.
+    pending: Vec<PendingTrueUp>,
+}
+
+/// The usage of the drafts as it is now, a book for each.
+async fn books(
+    deps: &InvoicerDeps,
+    tx: &mut PgConnection,
+    drafts: &[Invoice],
+    facts: RefreshFacts<'_>,
+) -> Result<Vec<UsageBook>, InvoicerError> {
+    let subscriptions: Vec<_> = drafts
+        .iter()
+        .flat_map(|draft| {
+            draft.subscriptions.iter().map(|one| (draft.organization, one.subscription))
+        })
+        .collect();
+    let reader = Reader::new(deps, tx, &subscriptions).await?;
     let mut wanted = Vec::new();
     for (place, draft) in drafts.iter().enumerate() {
-        for settled in &draft.subscriptions {
-            wanted.extend(settled.usage.map(|period| usage::Wanted {
-                place,
-                organization: draft.organization,
-                subscription: settled.subscription,
-                period,
-            }));
-        }
+        let organization = draft.organization;
+        let windows = facts.windows(draft).into_iter();
+        wanted.extend(windows.map(|question| Wanted { place, organization, question }));
     }
-    wanted
+    let mut books = reader.books(&wanted, drafts.len()).await?;
+    let mut wanted = Vec::new();
+    for (place, (draft, book)) in drafts.iter().zip(&books).enumerate() {
+        let organization = draft.organization;
+        let unions = facts.unions(draft, book).into_iter();
+        wanted.extend(unions.map(|question| Wanted { place, organization, question }));
+    }
+    reader.unions(&wanted, &mut books).await?;
+    Ok(books)
 }
 
 /// Writes the lines that changed; returns the drafts that may be finalized.
 async fn replace(
     tx: &mut PgConnection,
-    refreshed: &[(Invoice, bool)],
+    refreshed: &[Refreshed],
     failures: &mut Vec<Failure>,
 ) -> Result<Vec<(OrganizationId, InvoiceId)>, InvoicerError> {
     let mut ready = Vec::with_capacity(refreshed.len());
-    for (draft, changed) in refreshed {
-        match replace_one(tx, draft, *changed).await {
+    for one in refreshed {
+        let draft = &one.draft;
+        match replace_one(tx, one).await {
             Ok(()) => ready.push((draft.organization, draft.id)),
             Err(error) if is_about_a_row(&error) => failures.push(failure::of_store(
                 draft.organization,
@@ -98,20 +136,23 @@ async fn replace(
     Ok(ready)
 }
 
-async fn replace_one(
-    tx: &mut PgConnection,
-    draft: &Invoice,
-    changed: bool,
-) -> Result<(), StoreError> {
-    if !changed {
+async fn replace_one(tx: &mut PgConnection, refreshed: &Refreshed) -> Result<(), StoreError> {
+    if !refreshed.changed {
         return Ok(());
     }
     let mut savepoint = tx.begin().await?;
-    match invoices::replace_fees(&mut savepoint, draft).await {
+    match rewrite(&mut savepoint, refreshed).await {
         Ok(()) => Ok(savepoint.commit().await?),
         Err(error) => {
             savepoint.rollback().await?;
             Err(error)
         }
     }
+}
+
+async fn rewrite(conn: &mut PgConnection, refreshed: &Refreshed) -> Result<(), StoreError> {
+    let organization = refreshed.draft.organization;
+    let pending: Vec<_> = refreshed.pending.iter().map(|one| (organization, *one)).collect();
+    invoices::note_pending(conn, &pending).await?;
+    invoices::replace_fees(conn, &refreshed.draft).await
 }

@@ -14,6 +14,7 @@ mod failure;
 mod metrics;
 mod role;
 mod schedule;
+mod true_ups;
 mod usage;
 
 pub use advance::{Step, advance_clock};

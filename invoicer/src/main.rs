@@ -21,7 +21,7 @@ async fn main() -> anyhow::Result<()> {
         println!("the configuration is valid");
         return Ok(());
     }
-    telemetry::init_logs()?;
+    let _traces = telemetry::init("weir-invoicer")?;
     let shutdown = Shutdown::new();
     server::cancel_on_signals(shutdown.clone())?;
     weir_invoicer::run_role(arguments.role, config, shutdown).await?;

@@ -22,6 +22,10 @@ pub fn describe() {
         "invoicer_left_due",
         "Subscriptions and drafts that are due and that the pipeline's watermark has not passed yet."
     );
+    describe_gauge!(
+        "invoicer_organizations_waiting",
+        "Organizations whose invoices wait until their usage is computed again after a change."
+    );
     describe_histogram!(
         "invoicer_batch_duration_seconds",
         Unit::Seconds,
@@ -69,6 +73,11 @@ pub(crate) fn left_due(count: u64) {
     gauge!("invoicer_left_due").set(count as f64);
 }
 
+pub(crate) fn organizations_waiting(count: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
+    gauge!("invoicer_organizations_waiting").set(count as f64);
+}
+
 pub(crate) fn batch_took(elapsed: Duration) {
     histogram!("invoicer_batch_duration_seconds").record(elapsed.as_secs_f64());
 }
@@ -77,8 +86,9 @@ pub(crate) fn batch_took(elapsed: Duration) {
 pub(crate) const REFUSED_BY_STORE: &str = "refused_by_store";
 
 /// The closed set of the label `reason`.
-const REASONS: [&str; 8] = [
+const REASONS: [&str; 9] = [
     "usage_overflow",
+    "usage_unreadable",
     "amount_out_of_range",
     "total_out_of_range",
     "no_tier",
@@ -92,6 +102,9 @@ const REASONS: [&str; 8] = [
 pub(crate) const fn reason(error: &BillingError) -> &'static str {
     match error {
         BillingError::UsageOverflow { .. } => "usage_overflow",
+        BillingError::UnreadableGroup { .. } | BillingError::NotCounted { .. } => {
+            "usage_unreadable"
+        }
         BillingError::Amount { .. } => "amount_out_of_range",
         BillingError::Total(_) => "total_out_of_range",
         BillingError::NoTier { .. } => "no_tier",

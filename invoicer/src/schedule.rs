@@ -10,7 +10,7 @@ use crate::{
 use std::time::Duration;
 use weir_billing::Timestamp;
 use weir_runtime::Shutdown;
-use weir_store::{billing, billing_failures};
+use weir_store::{billing, billing_failures, rolls};
 
 /// Bills what is due at or before `as_of` (not later than the present), also what failed before.
 /// Waits a while for the pipeline where it has to; what is not covered then is left and counted.
@@ -103,6 +103,7 @@ pub(crate) async fn bill_covered(
         }
     }
     let mut conn = deps.pool.acquire().await?;
+    metrics::organizations_waiting(rolls::unsettled(&mut conn).await?.len());
     report.left = billing::count_due(&mut conn, covered.as_of).await?;
     Ok(report)
 }

@@ -22,15 +22,29 @@ pub struct Api {
 impl Api {
     /// A client of the server at this URL. Nothing is sent yet.
     pub fn new(url: &str, key: Option<&str>) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut headers = vec![(header::CONTENT_TYPE, "application/json".to_owned())];
         headers.extend(key.map(|key| (header::AUTHORIZATION, format!("Bearer {key}"))));
+        Self::with_headers(url, headers)
+    }
+
+    /// A client that sends these headers with every call.
+    pub fn with_headers(
+        url: &str,
+        headers: Vec<(header::HeaderName, String)>,
+    ) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Self { runtime, target: Target::parse(url)?, headers, connection: None })
     }
 
     /// The answer's text. Errors: no connection, no answer in time, any status but success.
     pub fn get(&mut self, path: &str) -> anyhow::Result<String> {
-        let (status, text) = self.call(Method::GET, path, Bytes::new())?;
+        let held = self.connection.is_some();
+        let answer = match self.call(Method::GET, path, Bytes::new()) {
+            // A connection that has rested may have been closed meanwhile; a look can be repeated.
+            Err(_) if held => self.call(Method::GET, path, Bytes::new()),
+            answer => answer,
+        };
+        let (status, text) = answer?;
         ensure!(status.is_success(), "GET {path}: {status}: {text}");
         Ok(text)
     }
@@ -40,6 +54,13 @@ impl Api {
         let (status, text) = self.call(Method::POST, path, body.to_string().into())?;
         ensure!(status.is_success(), "POST {path}: {status}: {text}");
         serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
+    }
+
+    /// Posts text and reads text. Errors: as `get`.
+    pub fn ask(&mut self, path: &str, text: &str) -> anyhow::Result<String> {
+        let (status, answer) = self.call(Method::POST, path, text.to_owned().into())?;
+        ensure!(status.is_success(), "POST {path}: {status}: {answer}");
+        Ok(answer)
     }
 
     fn call(

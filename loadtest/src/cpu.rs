@@ -10,7 +10,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     pub pid: u32,
-    parent: u32,
+    pub parent: u32,
     /// Its own time, and that of children which have ended and were waited for. The latter makes
     /// the sum over a tree complete: a child that ends hands its time to its parent.
     ticks: u64,
@@ -18,21 +18,28 @@ pub struct Process {
     pub name: String,
 }
 
-/// The processor time used so far, by name.
+/// The processor time used so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Used(BTreeMap<String, u64>);
+pub struct Used {
+    by_name: BTreeMap<String, u64>,
+    /// Of the processes that were asked for, without their descendants that still run. Whatever
+    /// they are called: a program may be renamed.
+    roots: u64,
+}
 
 /// The processor time used between two looks.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Spent {
     /// Seconds by name, the greatest first.
     pub parts: Vec<(String, f64)>,
+    /// Seconds of the processes that were asked for, without their descendants.
+    pub roots: f64,
 }
 
 /// What the processes and all their descendants have used so far.
 pub fn used(roots: &[u32]) -> anyhow::Result<Used> {
     let tree = tree(roots)?;
-    Ok(Used::of(&tree))
+    Ok(Used::of(&tree, roots))
 }
 
 /// What this process has used so far, in seconds.
@@ -111,26 +118,30 @@ fn name_of(command: &[u8]) -> Option<String> {
 }
 
 impl Used {
-    fn of(processes: &[Process]) -> Self {
-        let mut used = BTreeMap::new();
+    fn of(processes: &[Process], roots: &[u32]) -> Self {
+        let mut used = Self::default();
         for process in processes {
-            *used.entry(process.name.clone()).or_default() += process.ticks;
+            *used.by_name.entry(process.name.clone()).or_default() += process.ticks;
+            if roots.contains(&process.pid) {
+                used.roots += process.ticks;
+            }
         }
-        Self(used)
+        used
     }
 
     /// What was used since `earlier`.
     pub fn since(&self, earlier: &Self) -> Spent {
+        let seconds = |ticks: u64| ticks as f64 / TICKS_PER_SECOND;
         let mut parts: Vec<_> = self
-            .0
+            .by_name
             .iter()
             .map(|(name, ticks)| {
-                let before = earlier.0.get(name).copied().unwrap_or(0);
-                (name.clone(), ticks.saturating_sub(before) as f64 / TICKS_PER_SECOND)
+                let before = earlier.by_name.get(name).copied().unwrap_or(0);
+                (name.clone(), seconds(ticks.saturating_sub(before)))
             })
             .collect();
         parts.sort_by(|a, b| b.1.total_cmp(&a.1));
-        Spent { parts }
+        Spent { parts, roots: seconds(self.roots.saturating_sub(earlier.roots)) }
     }
 }
 
@@ -138,11 +149,6 @@ impl Spent {
     /// Seconds of all.
     pub fn total(&self) -> f64 {
         self.parts.iter().map(|(_, seconds)| seconds).sum()
-    }
-
-    /// Seconds of the processes with this name.
-    pub fn of(&self, name: &str) -> f64 {
-        self.parts.iter().filter(|(of, _)| of == name).map(|(_, seconds)| seconds).sum()
     }
 }
 
@@ -185,17 +191,20 @@ mod tests {
             process(12, 11, 2, "postgres"),
             process(20, 1, 100, "other"),
         ];
-        let used = Used::of(&descendants(&all, &[10, 11]));
-        assert_eq!(used, Used([("weir".into(), 5), ("postgres".into(), 9)].into()));
+        let used = Used::of(&descendants(&all, &[10, 11]), &[10, 11]);
+        let by_name = [("weir".into(), 5), ("postgres".into(), 9)].into();
+        assert_eq!(used, Used { by_name, roots: 12 });
     }
 
     #[test]
     fn spent_is_the_difference_with_the_costliest_first() {
-        let at =
-            |weir, postgres| Used([("weir".into(), weir), ("postgres".into(), postgres)].into());
+        let at = |weir, postgres| Used {
+            by_name: [("weir".into(), weir), ("postgres".into(), postgres)].into(),
+            roots: weir,
+        };
         let spent = at(150, 90).since(&at(50, 40));
         assert_eq!(spent.parts, [("weir".to_owned(), 1.0), ("postgres".to_owned(), 0.5)]);
-        assert!((spent.total() - 1.5).abs() < 1e-9 && (spent.of("weir") - 1.0).abs() < 1e-9);
+        assert!((spent.total() - 1.5).abs() < 1e-9 && (spent.roots - 1.0).abs() < 1e-9);
         // A process that has come meanwhile counts from zero.
         assert!((at(100, 0).since(&Used::default()).total() - 1.0).abs() < 1e-9);
     }

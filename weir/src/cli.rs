@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{demo::DemoArgs, operator, up::UpArgs};
+use crate::{demo::DemoArgs, floor::FloorCommand, operator, service::ServiceCommand, up::UpArgs};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -38,6 +38,10 @@ pub enum Command {
     Keys(operator::KeysCommand),
     /// Bill what is due now, or as of a time.
     Invoice(operator::InvoiceArgs),
+    /// Compute an invoice's usage lines again from the events themselves, and compare.
+    Audit(operator::AuditArgs),
+    /// List what could not be billed, and why.
+    Failures(operator::FailuresArgs),
     /// Show or move the test clock of a deployment that was started with one.
     #[command(subcommand)]
     Clock(operator::ClockCommand),
@@ -47,6 +51,12 @@ pub enum Command {
     /// The ClickHouse engine's process.
     #[command(name = "__engine", hide = true)]
     Engine { dir: PathBuf },
+    /// Run one of the services that roles apart need, for tests.
+    #[command(name = "__service", hide = true, subcommand)]
+    Service(ServiceCommand),
+    /// Run one part of the pipeline alone, for the benchmarks.
+    #[command(name = "__floor", hide = true, subcommand)]
+    Floor(FloorCommand),
     /// Run a command with a throw-away Postgres in DATABASE_URL.
     #[command(name = "__with-postgres", hide = true)]
     WithPostgres {

@@ -26,5 +26,6 @@ pub fn options(engine: &Engine) -> ClickHouseOptions {
         clickhouse_user: engine.user().to_owned(),
         clickhouse_password: engine.password().to_owned(),
         clickhouse_database: DATABASE.to_owned(),
+        clickhouse_cluster: None,
     }
 }

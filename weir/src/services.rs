@@ -42,7 +42,7 @@ impl Services {
 
     /// What a role's environment needs.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
-        let mut environment = self.clickhouse.environment().to_vec();
+        let mut environment = self.clickhouse.environment();
         environment.push(("KAFKA_BROKERS", self.brokers.clone()));
         environment.push(("DATABASE_URL", self.postgres.url()));
         environment

@@ -47,9 +47,9 @@ pub struct UpArgs {
     /// Where Prometheus reads metrics.
     #[arg(long, env = "METRICS_LISTEN", default_value = "127.0.0.1:9464")]
     metrics_listen: SocketAddr,
-    /// Partitions of the event log; fixed when the data directory is made.
-    #[arg(long, env = "WEIR_PARTITIONS", default_value_t = 8)]
-    partitions: u32,
+    /// Partitions of the event log, fixed when the data directory is made; 4 if not given.
+    #[arg(long, env = "WEIR_PARTITIONS")]
+    partitions: Option<u32>,
     /// Make a new deployment run on a clock that stands still at this time until
     /// `weir clock advance` moves it.
     #[arg(long, env = "WEIR_TEST_CLOCK")]
@@ -154,7 +154,7 @@ fn describe_metrics() {
     disk::describe_metrics();
 }
 
-async fn start_parts(data: &DataDir, partitions: u32) -> anyhow::Result<Parts> {
+async fn start_parts(data: &DataDir, partitions: Option<u32>) -> anyhow::Result<Parts> {
     let postgres_dir = data.part("postgres");
     let options = PostgresOptions { durable: true, max_connections: POSTGRES_CONNECTIONS_MAX };
     let postgres =
@@ -170,7 +170,11 @@ async fn start_parts(data: &DataDir, partitions: u32) -> anyhow::Result<Parts> {
     clickhouse_ready.context("migrating ClickHouse")?;
     let log_dir = data.part("log");
     let log = tokio::task::spawn_blocking(move || {
-        EmbeddedLog::open(&log_dir, partitions, EmbeddedOptions::default())
+        let options = EmbeddedOptions::default();
+        match partitions {
+            Some(partitions) => EmbeddedLog::open(&log_dir, partitions, options),
+            None => EmbeddedLog::open_as_it_is(&log_dir, options),
+        }
     });
     let log: Arc<dyn EventLog> = Arc::new(log.await?.context("opening the event log")?);
     Ok(Parts { postgres, engine, pool, usage, log })
@@ -195,6 +199,11 @@ async fn start_roles(
 ) -> anyhow::Result<Roles> {
     let (pool, usage) = (parts.pool.clone(), parts.usage.clone());
     let catalog = Catalog::start(pool.clone(), clock.clone(), settled.clone()).await?;
+    let aggregator_config = weir_aggregator::Config::load()?;
+    let mut ingest_config = weir_ingest::Config::load()?;
+    // One setting for both: what the edge takes, the index must know the repeats of.
+    let windows = [ingest_config.recent.window_days, aggregator_config.dedup.window_days];
+    ingest_config.recent.window_days = windows.into_iter().flatten().min();
     let aggregator = Aggregator::start(
         AggregatorDeps {
             log: parts.log.clone(),
@@ -204,7 +213,7 @@ async fn start_roles(
             clock: clock.clone(),
             index_dir: data.part("index"),
             owner: OWNER.to_owned(),
-            config: weir_aggregator::Config::load()?,
+            config: aggregator_config,
         },
         settled.clone(),
     )
@@ -215,7 +224,7 @@ async fn start_roles(
             catalog,
             clock: clock.clone(),
             known: Some(aggregator.known()),
-            config: weir_ingest::Config::load()?,
+            config: ingest_config,
         },
         shutdown.clone(),
     )

@@ -40,6 +40,15 @@ enum Task {
         /// Only tests whose name contains this.
         filter: Option<String>,
     },
+    /// Play the write path under faults from many seeds, and compare each with a plain sum.
+    Simulate {
+        /// How many seeds.
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
+        /// The first of them; a failing seed is printed, and `--first N --seeds 1` plays it again.
+        #[arg(long, default_value_t = 0)]
+        first: u64,
+    },
     /// Format all code.
     Fmt,
     /// Format check, tidy and clippy.
@@ -72,6 +81,7 @@ fn main() -> anyhow::Result<()> {
             lint(&root)?;
             test(&root, filter)
         }
+        Task::Simulate { seeds, first } => simulate(&root, seeds, first),
         Task::Fmt => cargo(&root, &["fmt", "--all"]),
         Task::Lint => lint(&root),
         Task::Tidy => tidy::check(&root),
@@ -128,6 +138,17 @@ fn test(root: &Path, filter: Option<String>) -> anyhow::Result<()> {
     command.args(["__with-postgres", "--"]).arg(cargo_program()).args(["test", "--workspace"]);
     command.args(filter).env("SQLX_OFFLINE", "true").current_dir(root);
     run("tests", &mut command)
+}
+
+/// In release, where a seed takes a tenth of the time.
+fn simulate(root: &Path, seeds: u64, first: u64) -> anyhow::Result<()> {
+    let mut command = cargo_command(
+        root,
+        &["test", "--release", "-p", "weir-aggregator", "--test", "it", "--", "--nocapture"],
+    );
+    command.arg("every_seed_ends_with_the_plain_sum").env("SQLX_OFFLINE", "true");
+    command.env("WEIR_SIMULATION_SEEDS", seeds.to_string());
+    run("simulate", command.env("WEIR_SIMULATION_FIRST_SEED", first.to_string()))
 }
 
 /// Asks a live, migrated Postgres about every query, and keeps the answers in .sqlx.

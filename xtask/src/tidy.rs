@@ -26,7 +26,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("weir-ingest", &["events", "log", "catalog", "store", "runtime"]),
     ("weir-aggregator", &["events", "log", "usage", "catalog", "store", "runtime"]),
     ("weir-invoicer", &["billing", "store", "usage", "runtime"]),
-    ("weir-api", &["proto", "billing", "store", "usage", "runtime"]),
+    ("weir-api", &["proto", "billing", "events", "store", "usage", "runtime"]),
     // It speaks only wire formats, so that the same load can be put on any server.
     ("weir-loadtest", &[]),
     ("xtask", &[]),

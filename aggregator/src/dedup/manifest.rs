@@ -3,13 +3,16 @@
 //! A short text with a checksum, replaced as a whole:
 //!
 //! ```text
-//! weir-index 1
+//! weir-index 2
 //! partition 3
 //! position 81920
-//! run 12 1
-//! run 13 0
+//! run 12 1 1772323200000000
+//! run 13 0 -
 //! checksum 9f2c…
 //! ```
+//!
+//! A run's last field is the newest time of its events, in microseconds since 1970, where it is
+//! known. Version 1 is the same without it.
 
 use super::{durable, error::IndexError};
 use std::{
@@ -24,6 +27,8 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(super) struct Listed {
     pub number: u64,
     pub level: u32,
+    /// No event of the run was received, or is dated, later. `None`: not known.
+    pub newest_us: Option<i64>,
 }
 
 impl Listed {
@@ -46,7 +51,8 @@ pub(super) struct Manifest {
 }
 
 const FILE: &str = "manifest";
-const HEAD: &str = "weir-index 1";
+const HEAD: &str = "weir-index 2";
+const HEAD_WITHOUT_TIMES: &str = "weir-index 1";
 
 impl Manifest {
     /// The manifest in `dir`; `None` where there is none.
@@ -76,8 +82,9 @@ impl Manifest {
         let mut text =
             format!("{HEAD}\npartition {}\nposition {}\n", self.partition, self.position);
         for run in &self.runs {
+            let newest = run.newest_us.map_or_else(|| "-".to_owned(), |at| at.to_string());
             // Writing to a String can't fail.
-            let _ = writeln!(text, "run {} {}", run.number, run.level);
+            let _ = writeln!(text, "run {} {} {newest}", run.number, run.level);
         }
         let checksum = xxh3_64(text.as_bytes());
         let _ = writeln!(text, "checksum {checksum:016x}");
@@ -93,9 +100,11 @@ fn parse(text: &str) -> Option<Manifest> {
         return None;
     }
     let mut lines = content.lines();
-    if lines.next()? != HEAD {
-        return None;
-    }
+    let parse_run = match lines.next()? {
+        HEAD => parse_run,
+        HEAD_WITHOUT_TIMES => parse_run_without_time,
+        _ => return None,
+    };
     let partition = lines.next()?.strip_prefix("partition ")?.parse().ok()?;
     let position = lines.next()?.strip_prefix("position ")?.parse().ok()?;
     let runs = lines.map(parse_run).collect::<Option<Vec<_>>>()?;
@@ -103,8 +112,14 @@ fn parse(text: &str) -> Option<Manifest> {
 }
 
 fn parse_run(line: &str) -> Option<Listed> {
+    let (run, newest) = line.rsplit_once(' ')?;
+    let newest_us = if newest == "-" { None } else { Some(newest.parse().ok()?) };
+    Some(Listed { newest_us, ..parse_run_without_time(run)? })
+}
+
+fn parse_run_without_time(line: &str) -> Option<Listed> {
     let (number, level) = line.strip_prefix("run ")?.split_once(' ')?;
-    Some(Listed { number: number.parse().ok()?, level: level.parse().ok()? })
+    Some(Listed { number: number.parse().ok()?, level: level.parse().ok()?, newest_us: None })
 }
 
 #[cfg(test)]
@@ -113,7 +128,10 @@ mod tests {
 
     #[test]
     fn a_manifest_reads_as_it_was_written_and_any_changed_byte_is_noticed() {
-        let runs = vec![Listed { number: 12, level: 1 }, Listed { number: 13, level: 0 }];
+        let runs = vec![
+            Listed { number: 12, level: 1, newest_us: Some(-5) },
+            Listed { number: 13, level: 0, newest_us: None },
+        ];
         let manifest = Manifest { partition: 3, position: 81_920, runs };
         let text = manifest.text();
         assert_eq!(parse(&text), Some(manifest));
@@ -124,5 +142,13 @@ mod tests {
             assert_eq!(parse(&changed), None, "byte {at} changed");
             assert_eq!(parse(&text[..at]), None, "cut at {at}");
         }
+    }
+
+    #[test]
+    fn a_manifest_of_before_the_runs_had_times_is_read() {
+        let content = "weir-index 1\npartition 3\nposition 81920\nrun 12 1\n";
+        let text = format!("{content}checksum {:016x}\n", xxh3_64(content.as_bytes()));
+        let runs = vec![Listed { number: 12, level: 1, newest_us: None }];
+        assert_eq!(parse(&text), Some(Manifest { partition: 3, position: 81_920, runs }));
     }
 }

@@ -5,6 +5,9 @@
 //! the runs and the position up to which they are complete: what lies behind it is read again from
 //! the log after a crash. Every file has checksums; a damaged index is dropped and built again.
 //!
+//! Runs cover the log in order, so ids are forgotten run by run where a deployment remembers them
+//! for a while only ([`Index::forget_before`]).
+//!
 //! [`Index`] belongs to the partition's task; any number of [`Reader`]s may look things up.
 
 mod durable;
@@ -38,11 +41,26 @@ const MERGE_RUNS: usize = 10;
 /// Chunks of nothing but repeats add no ids; after so many tables' worth of events the manifest
 /// moves on all the same, so that neither the log nor the tail to be read after a crash grows.
 const EVENTS_PER_TABLE: u64 = 8;
+/// Where ids are forgotten, a merged run holds no more than this part of them, because a run is
+/// forgotten as a whole: an index remembers for a quarter longer than it must, at most.
+const FORGOTTEN_AT_ONCE: u64 = 4;
 
 #[derive(Debug, Clone)]
 struct Placed {
     listed: Listed,
     run: Arc<Run>,
+}
+
+/// What a chunk adds to what an index covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Covered {
+    /// Every position before it.
+    pub to: Position,
+    /// The chunk's events, repeats included.
+    pub events: u64,
+    /// The newest time at which one of them was received or that it is dated, microseconds since
+    /// 1970.
+    pub newest_us: i64,
 }
 
 /// What look-ups see.
@@ -64,6 +82,10 @@ pub struct Index {
     sealed_to: u64,
     /// Events that were covered since the manifest was written.
     unsealed_events: u64,
+    /// Of the events since the last run was sealed.
+    unsealed_newest_us: Option<i64>,
+    /// Whether ids are forgotten at all.
+    forgets: bool,
     merging: bool,
     view: Arc<RwLock<View>>,
 }
@@ -150,6 +172,8 @@ impl Index {
             next_run,
             sealed_to: manifest.position,
             unsealed_events: 0,
+            unsealed_newest_us: None,
+            forgets: false,
             merging: false,
             view: Arc::new(RwLock::new(view)),
         })
@@ -188,27 +212,47 @@ impl Index {
         Position::from_u64(self.sealed_to)
     }
 
-    /// Takes up a chunk's new ids; with them all positions before `to` are covered. `events` is
-    /// the number of the chunk's events, repeats included. Ids of positions that are covered
-    /// already, as when a chunk is done twice, are passed over.
+    /// Takes up a chunk's new ids. Ids of positions that are covered already, as when a chunk is
+    /// done twice, are passed over.
     ///
     /// Errors: nothing is changed then, and the same call may be repeated.
-    pub fn remember(&mut self, new: &[Entry], to: Position, events: u64) -> Result<(), IndexError> {
+    pub fn remember(&mut self, new: &[Entry], covered: Covered) -> Result<(), IndexError> {
         let covered_to = self.view.read().covered_to;
         let new = || new.iter().filter(|entry| entry.position >= covered_to);
         let held = self.view.read().table.len() + new().count();
-        let events = self.unsealed_events + events;
+        let events = self.unsealed_events + covered.events;
+        let to = covered.to.as_u64();
+        self.unsealed_newest_us = self.unsealed_newest_us.max(Some(covered.newest_us));
         if held >= self.table_ids_max || events >= self.events_max() {
-            self.seal(new(), to.as_u64())?;
+            self.seal(new(), to)?;
         } else {
             let mut view = self.view.write();
             for entry in new() {
                 view.table.insert(entry.id, (entry.position, entry.content_hash));
             }
-            view.covered_to = view.covered_to.max(to.as_u64());
+            view.covered_to = view.covered_to.max(to);
             self.unsealed_events = events;
         }
         Ok(())
+    }
+
+    /// Forgets the runs all of whose events were received, and are dated, before this instant
+    /// (microseconds since 1970); how many ids. What is younger stays, and some that is not.
+    ///
+    /// Errors: what was to be forgotten stays known, or files are left that the next start deletes.
+    pub fn forget_before(&mut self, instant_us: i64) -> Result<u64, IndexError> {
+        self.forgets = true;
+        let current = Arc::clone(&self.view.read().runs);
+        let old = |placed: &&Placed| placed.listed.newest_us.is_some_and(|at| at < instant_us);
+        if !current.iter().any(|placed| old(&placed)) {
+            return Ok(0);
+        }
+        let runs: Vec<Placed> = current.iter().filter(|placed| !old(placed)).cloned().collect();
+        self.write_manifest_runs(&runs)?;
+        self.view.write().runs = runs.into();
+        let forgotten: Vec<&Placed> = current.iter().filter(old).collect();
+        forgotten.iter().try_for_each(|placed| remove(placed.run.path()))?;
+        Ok(forgotten.iter().map(|placed| placed.run.entries()).sum())
     }
 
     fn events_max(&self) -> u64 {
@@ -233,11 +277,17 @@ impl Index {
         };
         let mut runs = self.view.read().runs.to_vec();
         runs.extend(self.write_run(entries)?);
+        // Those that came without a time are older than what was read since.
+        for placed in &mut runs {
+            placed.listed.newest_us = placed.listed.newest_us.or(self.unsealed_newest_us);
+        }
         self.write_manifest(&runs, to)?;
         let mut view = self.view.write();
         view.runs = runs.into();
         view.table.clear();
         view.covered_to = to;
+        drop(view);
+        self.unsealed_newest_us = None;
         Ok(())
     }
 
@@ -248,7 +298,8 @@ impl Index {
         }
         entries.sort_unstable();
         entries.dedup_by_key(|entry| entry.id);
-        let listed = Listed { number: self.take_number(), level: self.level_of(entries.len()) };
+        let (number, level) = (self.take_number(), self.level_of(entries.len()));
+        let listed = Listed { number, level, newest_us: None };
         let mut writer = RunWriter::create(&listed.path(&self.dir))?;
         for entry in &entries {
             writer.push(entry)?;
@@ -284,17 +335,22 @@ impl Index {
         }
         let runs = Arc::clone(&self.view.read().runs);
         let highest = runs.iter().map(|placed| placed.listed.level).max()?;
-        let level = (0..=highest).find(|level| {
-            runs.iter().filter(|placed| placed.listed.level == *level).count() >= MERGE_RUNS
-        })?;
+        let (level, inputs) =
+            (0..=highest).find_map(|level| Some((level, self.mergeable(&runs, level)?)))?;
         self.merging = true;
-        let inputs = runs
-            .iter()
-            .filter(|placed| placed.listed.level == level)
-            .map(|placed| Arc::clone(&placed.run))
-            .collect();
         let number = self.take_number();
         Some(Merge { inputs, level: level + 1, path: run_path(&self.dir, number) })
+    }
+
+    /// The oldest runs of a level, if they are enough and together not too much.
+    fn mergeable(&self, runs: &[Placed], level: u32) -> Option<Vec<Arc<Run>>> {
+        let of_level = runs.iter().filter(|placed| placed.listed.level == level);
+        let inputs: Vec<Arc<Run>> =
+            of_level.take(MERGE_RUNS).map(|placed| Arc::clone(&placed.run)).collect();
+        let entries: u64 = inputs.iter().map(|run| run.entries()).sum();
+        let all: u64 = runs.iter().map(|placed| placed.run.entries()).sum();
+        let too_much = self.forgets && entries.saturating_mul(FORGOTTEN_AT_ONCE) > all;
+        (inputs.len() == MERGE_RUNS && !too_much).then_some(inputs)
     }
 
     /// Puts a merged run in the place of its inputs and deletes their files.
@@ -311,7 +367,14 @@ impl Index {
             // The index was built anew meanwhile; what was merged is no longer part of it.
             return remove(run.path());
         };
-        runs.push(Placed { listed: Listed { number, level }, run: Arc::new(run) });
+        // Of runs with no time the newest is not known.
+        let times: Option<Vec<i64>> = current
+            .iter()
+            .filter(|placed| replaced(placed))
+            .map(|placed| placed.listed.newest_us)
+            .collect();
+        let newest_us = times.and_then(|times| times.into_iter().max());
+        runs.push(Placed { listed: Listed { number, level, newest_us }, run: Arc::new(run) });
         self.write_manifest_runs(&runs)?;
         self.view.write().runs = runs.into();
         inputs.iter().try_for_each(|run| remove(run.path()))

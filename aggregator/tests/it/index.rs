@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use std::{collections::HashMap, fs, path::Path};
-use weir_aggregator::dedup::{Entry, Index, IndexError, Rebuild};
+use weir_aggregator::dedup::{Covered, Entry, Index, IndexError, Rebuild};
 use weir_events::{EventId, FirstCopy, Position};
 
 /// Small, so that a few hundred ids go through sealing and several levels of merging.
@@ -36,6 +36,11 @@ fn id(number: u8) -> EventId {
     EventId::from_u128((group.wrapping_mul(0x9e37_79b9_7f4a_7c15) << 64) | member)
 }
 
+/// What record `offset` with so many events covers; its time is its offset.
+fn covered(offset: u64, events: u64) -> Covered {
+    Covered { to: Position::new(offset + 1, 0), events, newest_us: offset as i64 }
+}
+
 struct Model {
     /// The log: its chunks' ids, a record each.
     log: Vec<Vec<u8>>,
@@ -61,8 +66,7 @@ impl Model {
         self.first.retain(|_, first| first.position.offset() < from);
         for (offset, numbers) in (0..).zip(self.log.clone()).skip(from as usize) {
             let entries = self.entries(offset, &numbers);
-            let to = Position::new(offset + 1, 0);
-            index.remember(&entries, to, numbers.len() as u64).unwrap();
+            index.remember(&entries, covered(offset, numbers.len() as u64)).unwrap();
         }
     }
 
@@ -94,10 +98,10 @@ fn play(steps: &[Step]) {
                 let offset = model.log.len() as u64;
                 model.log.push(numbers.clone());
                 let entries = model.entries(offset, numbers);
-                let to = Position::new(offset + 1, 0);
-                index.remember(&entries, to, numbers.len() as u64).unwrap();
+                let covered = covered(offset, numbers.len() as u64);
+                index.remember(&entries, covered).unwrap();
                 // Done again, as after a crash that came before the index heard of its end.
-                index.remember(&entries, to, numbers.len() as u64).unwrap();
+                index.remember(&entries, covered).unwrap();
             }
             Step::Crash => {
                 drop(index);
@@ -141,7 +145,7 @@ fn filled(dir: &Path, ids: u64) -> Index {
                 Entry::new(scrambled(number), FirstCopy { position, content_hash: number })
             })
             .collect();
-        index.remember(&entries, Position::new(chunk + 1, 0), 100).unwrap();
+        index.remember(&entries, covered(chunk, 100)).unwrap();
         merge_all(&mut index);
     }
     index
@@ -249,7 +253,78 @@ fn repeats_alone_move_the_manifest_on() {
     let mut index = filled(dir.path(), 100);
     assert_eq!(index.sealed_to(), Position::ZERO);
     for offset in 1..100 {
-        index.remember(&[], Position::new(offset + 1, 0), 100).unwrap();
+        index.remember(&[], covered(offset, 100)).unwrap();
     }
     assert!(index.sealed_to() > Position::new(10, 0), "{}", index.sealed_to());
+}
+
+/// The numbers of the scrambled ids that an index knows.
+fn known(index: &Index, numbers: std::ops::Range<u64>) -> Vec<u64> {
+    let ids: Vec<EventId> = numbers.clone().map(scrambled).collect();
+    let found = index.find(&ids).unwrap();
+    numbers.zip(found).filter(|(_, first)| first.is_some()).map(|(number, _)| number).collect()
+}
+
+#[test]
+fn runs_are_forgotten_when_their_newest_event_is_old_and_stay_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    // Twelve runs of 500 ids: ten of them merged. Record 49 has the newest event of those.
+    let mut index = filled(dir.path(), 6_000);
+    assert_eq!(index.forget_before(49).unwrap(), 0);
+    assert_eq!(known(&index, 0..6_000).len(), 6_000);
+    assert_eq!(index.forget_before(50).unwrap(), 5_000);
+    assert_eq!(known(&index, 0..6_000), (5_000..6_000).collect::<Vec<_>>());
+    drop(index);
+    let mut index = Index::open(dir.path(), 0, 500).unwrap();
+    assert_eq!(known(&index, 0..6_000), (5_000..6_000).collect::<Vec<_>>());
+    assert_eq!(index.covered_to(), Position::new(60, 0), "it need not be read again");
+    assert_eq!(index.forget_before(55).unwrap(), 500, "times are kept over a restart");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "a run and the manifest");
+}
+
+#[test]
+fn an_index_that_forgets_holds_little_more_than_its_window() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = Index::open(dir.path(), 0, 50).unwrap();
+    let window = 400;
+    let mut most = 0;
+    for chunk in 0..3_000_u64 {
+        let entries: Vec<Entry> = (0..10)
+            .map(|event| {
+                let first = FirstCopy { position: Position::new(chunk, event), content_hash: 0 };
+                Entry::new(scrambled(chunk * 10 + u64::from(event)), first)
+            })
+            .collect();
+        index.remember(&entries, covered(chunk, 10)).unwrap();
+        index.forget_before(chunk as i64 - window).unwrap();
+        merge_all(&mut index);
+        let needed = (chunk.saturating_sub(400) * 10)..((chunk + 1) * 10);
+        if chunk % 100 == 99 {
+            let count = needed.end - needed.start;
+            assert_eq!(known(&index, needed).len() as u64, count, "after chunk {chunk}");
+        }
+        most = most.max(index.reader().ids());
+    }
+    assert!(most < 4_000 * 3 / 2, "{most} ids for a window of 4,000");
+    let files = fs::read_dir(dir.path()).unwrap().count();
+    assert!(files < 60, "{files} files");
+}
+
+#[test]
+fn a_merge_of_runs_that_are_forgotten_meanwhile_brings_nothing_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = Index::open(dir.path(), 0, 10).unwrap();
+    for chunk in 0..10 {
+        let first = |event| FirstCopy { position: Position::new(chunk, event), content_hash: 0 };
+        let entries: Vec<Entry> = (0..10)
+            .map(|event| Entry::new(scrambled(chunk * 10 + u64::from(event)), first(event)))
+            .collect();
+        index.remember(&entries, covered(chunk, 10)).unwrap();
+    }
+    let merge = index.due_merge().unwrap();
+    assert_eq!(index.forget_before(3).unwrap(), 30);
+    index.install(merge.run().unwrap()).unwrap();
+    assert_eq!(known(&index, 0..100), (30..100).collect::<Vec<_>>());
+    drop(index);
+    assert_eq!(known(&Index::open(dir.path(), 0, 10).unwrap(), 0..100).len(), 70);
 }

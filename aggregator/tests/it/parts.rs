@@ -22,7 +22,7 @@ use weir_ids::{BillableMetricId, OrganizationId, SubscriptionId};
 use weir_log::{Append, EmbeddedLog, EmbeddedOptions, EventLog};
 use weir_runtime::{Clock, Shutdown};
 use weir_usage::{
-    ClickHouse, MetricUsage,
+    ClickHouse, Generations, MetricUsage,
     engine::{Engine, EngineOptions},
 };
 
@@ -35,8 +35,8 @@ pub const USERS: BillableMetricId = BillableMetricId::from_u128(0xC2);
 pub const PARTITIONS: u32 = 3;
 
 /// 2026-03-01T10:00:00Z.
-const START_US: i64 = 1_772_359_200_000_000;
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const START_US: i64 = 1_772_359_200_000_000;
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The engine's program belongs to another package, which cargo does not build for this one.
 /// `WEIR_ENGINE_PROGRAM` names one that is there already.
@@ -112,13 +112,18 @@ pub struct Parts {
     pub log: Arc<dyn EventLog>,
     pub usage: ClickHouse,
     pub pool: PgPool,
-    catalog: Arc<Catalog>,
+    pub catalog: Arc<Catalog>,
     shutdown: Shutdown,
 }
 
 impl Parts {
     pub async fn new(pool: PgPool) -> Self {
         write_catalog(&pool).await;
+        Self::over(pool).await
+    }
+
+    /// On a catalog that is there.
+    pub async fn over(pool: PgPool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log_dir = dir.path().join("log");
         let options = EmbeddedOptions::default();
@@ -128,8 +133,9 @@ impl Parts {
         Self { dir, log: Arc::new(log), usage: clickhouse().await, pool, catalog, shutdown }
     }
 
+    /// Of the aggregator `one`.
     pub fn index_dir(&self) -> PathBuf {
-        self.dir.path().join("index")
+        self.dir.path().join("index-one")
     }
 
     /// Starts an aggregator with small tables, so that a short test seals and merges.
@@ -146,15 +152,19 @@ impl Parts {
         config.index.table_ids_max = 40;
         config.chunk.events_max = 150;
         config.chunk.interval_ms = 20;
+        config.chunk.fresh_ms = 20;
+        config.balance.interval_ms = 50;
         config.watermark.interval_ms = 100;
         config.verify.interval_ms = 100;
+        config.roll.rows_max = 70;
+        config.roll.retire_interval_seconds = 1;
         let deps = AggregatorDeps {
             log: Arc::clone(&self.log),
             usage: self.usage.clone(),
             pool: self.pool.clone(),
             catalog: Arc::clone(&self.catalog),
             clock: Clock::real(),
-            index_dir: self.index_dir(),
+            index_dir: self.dir.path().join(format!("index-{owner}")),
             owner: owner.to_owned(),
             config,
         };
@@ -259,7 +269,8 @@ impl Parts {
         let day = DateTime::from_timestamp_micros(START_US).unwrap();
         let window =
             (SUBSCRIPTION, day - chrono::TimeDelta::days(1), day + chrono::TimeDelta::days(30));
-        let usage = self.usage.usage(ORGANIZATION, &[window]).await.unwrap();
+        let usage =
+            self.usage.usage(ORGANIZATION, &[window], &Generations::default()).await.unwrap();
         let of_metric = usage.into_iter().map(Result::unwrap);
         of_metric.into_iter().find(|usage| usage.metric == metric).unwrap()
     }

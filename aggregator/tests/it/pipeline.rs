@@ -22,7 +22,7 @@ async fn recount(parts: &Parts, count: u64) {
     let sum = parts.usage_of(SUM).await;
     assert_eq!((sum.events, sum.total), (count, quantity((0..count).sum())));
     assert_eq!(sum.greatest, Some(quantity(count - 1)));
-    assert_eq!(sum.latest, Some(quantity(count - 1)));
+    assert_eq!(sum.latest.map(|latest| latest.value), Some(quantity(count - 1)));
     let users = parts.usage_of(USERS).await;
     assert_eq!((users.events, users.distinct), (count, 7));
 }

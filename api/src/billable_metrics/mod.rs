@@ -1,6 +1,8 @@
 //! `BillableMetricService`.
 
 pub mod convert;
+mod counting;
+mod evaluate;
 mod ops;
 
 use crate::{context::Api, fields::id, lists::page_request, mask::Mask, status};
@@ -70,6 +72,15 @@ impl BillableMetricService for Api {
         let ctx = self.context(&request)?;
         ops::delete(&ctx, id(KIND, &request.get_ref().id)?).await?;
         Ok(Response::new(v2::DeleteBillableMetricResponse {}))
+    }
+
+    async fn evaluate_expression(
+        &self,
+        request: Request<v2::EvaluateExpressionRequest>,
+    ) -> Result<Response<v2::EvaluateExpressionResponse>, Status> {
+        let ctx = self.context(&request)?;
+        let expression_result = Some(evaluate::evaluate(&ctx, request.get_ref())?);
+        Ok(Response::new(v2::EvaluateExpressionResponse { expression_result }))
     }
 }
 

@@ -21,6 +21,11 @@ pub async fn create(ctx: &Context, draft: Draft) -> Result<BillableMetric, OpErr
         description: draft.description,
         aggregation: draft.aggregation,
         field_name: draft.field_name,
+        expression: draft.expression,
+        recurring: draft.recurring,
+        rounding: draft.rounding,
+        filters: draft.filters,
+        group_keys: Vec::new(),
         created_at: ctx.now,
         updated_at: ctx.now,
         deleted_at: None,
@@ -42,8 +47,10 @@ pub async fn update(
     let metric = metric.filter(|metric| metric.deleted_at.is_none());
     let metric = metric.ok_or_else(|| OpError::not_found(KIND, id))?;
     let changed = BillableMetric { updated_at: ctx.now, ..change(&metric)? };
-    if counting(&changed) != counting(&metric) && is_charged(ctx, &mut tx, id).await? {
-        let message = "a plan charges by the metric: its events, aggregation and field are fixed";
+    let kept = counting(&changed) == counting(&metric) && keeps_filters(&metric, &changed);
+    if !kept && is_charged(ctx, &mut tx, id).await? {
+        let message =
+            "a plan charges by the metric: how it counts is fixed, filters are only added";
         return Err(OpError::conflict("METRIC_IN_USE", message));
     }
     store::save(&mut tx, &changed).await.map_err(|error| taken(error, &changed))?;
@@ -74,8 +81,18 @@ pub async fn load(
     metric.ok_or_else(|| OpError::not_found(KIND, id))
 }
 
+/// What bills would change by behind their customers' backs.
 fn counting(metric: &BillableMetric) -> impl PartialEq + '_ {
-    (&metric.event_code, metric.aggregation, &metric.field_name)
+    let reads = (&metric.event_code, metric.aggregation, &metric.field_name, &metric.expression);
+    (reads, metric.recurring, metric.rounding)
+}
+
+/// Whether charges still find every key and value that they may have chosen.
+fn keeps_filters(before: &BillableMetric, after: &BillableMetric) -> bool {
+    before.filters.iter().all(|old| {
+        let new = after.filters.iter().find(|new| new.key == old.key);
+        new.is_some_and(|new| old.values.iter().all(|value| new.values.contains(value)))
+    })
 }
 
 /// Whether a live plan, or a subscription that still runs on an archived one, charges by it.

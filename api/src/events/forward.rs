@@ -1,11 +1,12 @@
 //! An event that came by gRPC, sent to the ingest role as the HTTP call that it knows.
 
-use crate::error::{OpError, Violation, details};
+use crate::error::{OpError, details};
 use axum::{Router, body::Body};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::{Map, Value as Json, json};
+use std::time::Duration;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 use tower::ServiceExt;
@@ -44,14 +45,19 @@ impl Call {
         Ok(Self { events, headers })
     }
 
-    /// Sends one event. Errors: the verdicts `conflict` and `rejected`, and refused calls.
-    pub async fn one(self, event: &v2::IngestEventRequest) -> Result<v2::EventVerdict, Status> {
+    /// Sends one event. Errors: the verdicts `conflict` and `rejected`, and refused calls. `path` is
+    /// what stands before the event's fields in the request: nothing, or `event.`.
+    pub async fn one(
+        self,
+        event: &v2::IngestEventRequest,
+        path: &str,
+    ) -> Result<v2::EventVerdict, Status> {
         let body = event_json(event)?.to_string();
         let (http, answer) = self.send("/api/billing/v2/events", body).await?;
         if http.is_success() {
             return Ok(verdict(&answer));
         }
-        Err(failure(http, &answer))
+        Err(failure(http, &answer, path))
     }
 
     /// Sends a batch. Errors: refused calls; bad events are told by their verdicts.
@@ -67,7 +73,7 @@ impl Call {
         };
         let (http, answer) = self.send(path, json!({ "events": events }).to_string()).await?;
         if !http.is_success() {
-            return Err(failure(http, &answer));
+            return Err(failure(http, &answer, ""));
         }
         let count = |name: &str| {
             answer.get(name).and_then(Json::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
@@ -130,7 +136,7 @@ fn verdict(json: &Json) -> v2::EventVerdict {
 }
 
 /// What the ingest role answered instead of taking the call: a verdict, or `google.rpc.Status`.
-fn failure(http: StatusCode, answer: &Json) -> Status {
+fn failure(http: StatusCode, answer: &Json, path: &str) -> Status {
     let told = verdict(answer);
     match (told.status.as_str(), told.error) {
         ("conflict", _) => Status::with_error_details(
@@ -140,10 +146,17 @@ fn failure(http: StatusCode, answer: &Json) -> Status {
         ),
         (_, Some(error)) => {
             let message = format!("{} ({})", error.message, error.reason);
-            OpError::Invalid(vec![Violation::new(error.field, message)]).into()
+            OpError::invalid(format!("{path}{}", error.field), message).into()
         }
         _ => refused(http, answer),
     }
+}
+
+/// What `RetryInfo` says, in whole seconds: `"7s"`.
+fn retry_delay(answer: &Json) -> Option<Duration> {
+    let infos = answer.get("details")?.as_array()?;
+    let delay = infos.iter().find_map(|info| info.get("retryDelay"))?.as_str()?;
+    delay.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
 }
 
 fn refused(http: StatusCode, answer: &Json) -> Status {
@@ -161,8 +174,9 @@ fn refused(http: StatusCode, answer: &Json) -> Status {
     let reason = infos.into_iter().flatten().map(|info| text(info, "reason"));
     let reason = reason.into_iter().find(|reason| !reason.is_empty());
     let mut details = details(&reason.unwrap_or_else(|| "UNAVAILABLE".to_owned()));
-    if code == Code::Unavailable {
-        details.set_retry_info(Some(crate::error::RETRY_AFTER));
+    if matches!(code, Code::Unavailable | Code::ResourceExhausted) {
+        let delay = retry_delay(answer).unwrap_or(crate::error::RETRY_AFTER);
+        details.set_retry_info(Some(delay));
     }
     Status::with_error_details(code, text(answer, "message"), details)
 }

@@ -4,10 +4,19 @@
 mod forward;
 pub mod ingest;
 mod read;
+mod standing;
+mod void;
 
-use crate::{context::Api, error::OpError, lists::limit, status};
+use crate::{
+    context::{Api, Context},
+    error::OpError,
+    lists::limit,
+    status,
+};
+use standing::{Standing, voids_of};
 use tonic::{Request, Response, Status};
 use weir_proto::v2::{self, event_service_server::EventService};
+use weir_usage::EventRow;
 
 pub use forward::{BATCH_BYTES_MAX, unavailable};
 
@@ -22,7 +31,7 @@ impl EventService for Api {
     ) -> Result<Response<v2::EventVerdict>, Status> {
         self.context(&request)?;
         let call = forward::Call::of(&request, self.deps.events.clone())?;
-        Ok(Response::new(call.one(request.get_ref()).await?))
+        Ok(Response::new(call.one(request.get_ref(), "").await?))
     }
 
     async fn ingest_batch(
@@ -42,7 +51,8 @@ impl EventService for Api {
         let id = &request.get_ref().transaction_id;
         let event = ctx.usage.event(ctx.organization, id).await.map_err(status)?;
         let event = event.ok_or_else(|| OpError::not_found(KIND, id))?;
-        Ok(Response::new(v2::EventResponse { event: Some(read::event_out(&event)) }))
+        let event = Some(written(&ctx, event).await?);
+        Ok(Response::new(v2::EventResponse { event }))
     }
 
     async fn list(
@@ -51,10 +61,46 @@ impl EventService for Api {
     ) -> Result<Response<v2::ListEventsResponse>, Status> {
         let ctx = self.context(&request)?;
         let request = request.into_inner();
-        let filter = read::filter(request.filter.unwrap_or_default())?;
+        let mut tx = ctx.begin().await?;
+        let standing = Standing::load(&ctx, &mut tx).await?;
+        // No transaction is kept open while ClickHouse works.
+        drop(tx);
+        let filter = read::filter(request.filter.unwrap_or_default(), &standing)?;
         let pagination = request.pagination.unwrap_or_default();
         let (cursor, limit) = (read::cursor(&pagination)?, limit(&pagination)? as usize);
         let page = ctx.usage.events(ctx.organization, &filter, cursor, limit).await;
-        Ok(Response::new(read::page_out(&page.map_err(status)?)))
+        let page = page.map_err(status)?;
+        let voids = voids_of(&ctx, &mut ctx.begin().await?, &page.events).await?;
+        Ok(Response::new(read::page_out(&page, &standing, &voids)))
     }
+
+    async fn void(
+        &self,
+        request: Request<v2::VoidEventRequest>,
+    ) -> Result<Response<v2::EventResponse>, Status> {
+        let ctx = self.context(&request)?;
+        let v2::VoidEventRequest { transaction_id, reason } = request.get_ref();
+        let event = void::void(&ctx, transaction_id, reason.as_deref()).await?;
+        let event = Some(written(&ctx, event).await?);
+        Ok(Response::new(v2::EventResponse { event }))
+    }
+
+    async fn amend(
+        &self,
+        request: Request<v2::AmendEventRequest>,
+    ) -> Result<Response<v2::AmendEventResponse>, Status> {
+        let ctx = self.context(&request)?;
+        let call = forward::Call::of(&request, self.deps.events.clone())?;
+        let (event, replacement) = void::amend(&ctx, call, request.get_ref()).await?;
+        let event = Some(written(&ctx, event).await?);
+        Ok(Response::new(v2::AmendEventResponse { event, replacement: Some(replacement) }))
+    }
+}
+
+/// The event as it is answered, with what has become of it.
+async fn written(ctx: &Context, event: EventRow<'static>) -> Result<v2::Event, OpError> {
+    let mut tx = ctx.begin().await?;
+    let standing = Standing::load(ctx, &mut tx).await?;
+    let voids = voids_of(ctx, &mut tx, std::slice::from_ref(&event)).await?;
+    Ok(read::event_out(&event, &standing, &voids))
 }

@@ -1,15 +1,18 @@
 //! Accepted events between proto and what ClickHouse holds.
 
+use super::standing::Standing;
 use crate::{
     error::OpError,
     fields::{Faults, timestamp, timestamp_out},
     lists::cursor_invalid,
 };
+use std::collections::BTreeMap;
 use weir_proto::v2;
+use weir_store::voids::Void;
 use weir_usage::{EventCursor, EventFilter, EventPage, EventRow};
 
 /// Reads a list's conditions. Errors: `Invalid`.
-pub fn filter(filter: v2::EventListFilter) -> Result<EventFilter, OpError> {
+pub fn filter(filter: v2::EventListFilter, standing: &Standing) -> Result<EventFilter, OpError> {
     let part = filter.part.unwrap_or_default();
     let range = part.timestamp.unwrap_or_default();
     let mut faults = Faults::default();
@@ -24,6 +27,7 @@ pub fn filter(filter: v2::EventListFilter) -> Result<EventFilter, OpError> {
         code: part.code,
         from,
         to,
+        unmatched: part.unmatched.unwrap_or(false).then(|| standing.unmatched()),
     }))
 }
 
@@ -38,23 +42,37 @@ pub fn cursor(pagination: &v2::Pagination) -> Result<Option<EventCursor>, OpErro
     cursor.transpose()
 }
 
-pub fn event_out(event: &EventRow<'_>) -> v2::Event {
+/// Writes an event with what has become of it. `voids`: those of this event and perhaps of others.
+pub fn event_out(
+    event: &EventRow<'_>,
+    standing: &Standing,
+    voids: &BTreeMap<String, Void>,
+) -> v2::Event {
+    let void = voids.get(event.transaction_id.as_ref());
     v2::Event {
         id: format!("{:032x}", event.event_id.as_u128()),
         transaction_id: event.transaction_id.to_string(),
         external_subscription_id: event.external_subscription_id.to_string(),
-        subscription_id: event.subscription.map(|id| id.to_string()),
+        subscription_id: standing.subscription(event).map(|id| id.to_string()),
         code: event.code.to_string(),
         timestamp: Some(timestamp_out(event.timestamp)),
         received_at: Some(timestamp_out(event.received_at)),
         payload: Some(v2::JsonObject { json: event.properties.to_string() }),
         match_subscription: event.subscription.is_some(),
+        matched: standing.is_matched(event),
+        voided_at: void.map(|void| timestamp_out(void.voided_at)),
+        voided_by: void.map(|void| void.voided_by.clone()),
+        void_reason: void.and_then(|void| void.reason.clone()),
     }
 }
 
-pub fn page_out(page: &EventPage) -> v2::ListEventsResponse {
+pub fn page_out(
+    page: &EventPage,
+    standing: &Standing,
+    voids: &BTreeMap<String, Void>,
+) -> v2::ListEventsResponse {
     v2::ListEventsResponse {
-        items: page.events.iter().map(event_out).collect(),
+        items: page.events.iter().map(|event| event_out(event, standing, voids)).collect(),
         next_page_cursor: page.next.map(|cursor| cursor.to_string()),
     }
 }

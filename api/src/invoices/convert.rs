@@ -3,10 +3,11 @@
 use crate::{
     error::OpError,
     fields::{currency_out, date_out, decimal_out, timestamp_out},
+    usage::group_out,
 };
 use chrono_tz::Tz;
 use weir_billing::{
-    invoice::{Fee, FeeKind, Invoice, InvoiceStatus, InvoiceSubscription, Period},
+    invoice::{Fee, FeeKind, GroupValues, Invoice, InvoiceStatus, InvoiceSubscription, Period},
     period::local_date,
 };
 use weir_ids::{InvoiceId, SubscriptionId};
@@ -79,7 +80,7 @@ pub fn invoice_out(invoice: &Invoice, tz: Tz) -> Result<v2::Invoice, MoneyError>
 }
 
 fn is_usage(fee: &Fee) -> bool {
-    matches!(fee.kind, FeeKind::Charge { .. })
+    matches!(fee.kind, FeeKind::Charge { .. } | FeeKind::TrueUp { .. })
 }
 
 /// The sum of the fees that `counts`, in minor units.
@@ -115,24 +116,33 @@ fn settled_out(
 /// Writes a fee. Errors: an exact amount of more digits than 256 bits hold.
 pub fn fee_out(fee: &Fee, invoice: InvoiceId) -> Result<v2::Fee, MoneyError> {
     let currency = fee.amount.currency;
-    let (fee_type, item_type, usage) = match fee.kind {
+    let (fee_type, item_type, usage) = match &fee.kind {
         FeeKind::Subscription => (FeeTypes::Subscription, "plan", None),
-        FeeKind::Charge { charge, metric, events } => {
-            (FeeTypes::Charge, "billable_metric", Some((charge, metric, events)))
+        FeeKind::Charge { slot, events } => {
+            let events = i64::try_from(*events).unwrap_or(i64::MAX);
+            (FeeTypes::Charge, "billable_metric", Some((slot, events)))
+        }
+        FeeKind::TrueUp { slot, events, .. } => {
+            (FeeTypes::Charge, "billable_metric", Some((slot, *events)))
         }
     };
+    let (true_up, corrects) = match fee.kind {
+        FeeKind::TrueUp { corrects, .. } => (true, corrects),
+        FeeKind::Subscription | FeeKind::Charge { .. } => (false, None),
+    };
+    let slot = usage.map(|(slot, _)| slot);
     Ok(v2::Fee {
         id: fee.id.to_string(),
         invoice_id: invoice.to_string(),
         fee_type: fee_type.into(),
         subscription_id: fee.subscription.to_string(),
-        charge_id: usage.map(|(charge, ..)| charge.to_string()),
-        billable_metric_id: usage.map(|(_, metric, _)| metric.to_string()),
+        charge_id: usage.map(|(slot, _)| slot.charge.to_string()),
+        billable_metric_id: usage.map(|(slot, _)| slot.metric.to_string()),
         item_code: fee.code.clone(),
         item_name: fee.name.clone(),
         item_type: item_type.to_owned(),
         units: Some(decimal_out(fee.units)),
-        events_count: usage.map(|(.., events)| i64::try_from(events).unwrap_or(i64::MAX)),
+        events_count: usage.map(|(_, events)| events),
         amount_currency: currency_out(currency).into(),
         amount_cents: fee.amount.minor,
         precise_amount_cents: Some(decimal_out(fee.precise.in_minor_units(currency)?)),
@@ -142,5 +152,11 @@ pub fn fee_out(fee: &Fee, invoice: InvoiceId) -> Result<v2::Fee, MoneyError> {
             from_datetime: Some(timestamp_out(fee.period.start)),
             to_datetime: Some(timestamp_out(fee.period.end)),
         }),
+        charge_filter_id: slot.and_then(|slot| slot.filter).map(|filter| filter.to_string()),
+        grouped_by: Some(
+            slot.map_or_else(|| group_out(&GroupValues::new()), |slot| group_out(&slot.group)),
+        ),
+        true_up,
+        true_up_parent_fee_id: corrects.map(|fee| fee.to_string()),
     })
 }

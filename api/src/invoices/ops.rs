@@ -89,16 +89,22 @@ async fn settle(
     provenance: Provenance,
 ) -> Result<Invoice, OpError> {
     let facts = billing::draft_facts(tx, std::slice::from_ref(&draft)).await?;
-    let windows: Vec<_> = draft
-        .subscriptions
-        .iter()
-        .filter_map(|settled| Some((settled.subscription, settled.usage?)))
-        .collect();
-    let book = usage::book(ctx, &windows).await?;
-    let facts = RefreshFacts { versions: &facts.versions, metrics: &facts.metrics, usage: &book };
+    let facts = RefreshFacts {
+        versions: &facts.versions,
+        metrics: &facts.metrics,
+        started_at: &facts.started_at,
+    };
+    let mut pricings = Vec::new();
+    for settled in &draft.subscriptions {
+        pricings.extend(facts.pricings(settled)?);
+    }
+    let generations = usage::generations(ctx, tx, &pricings).await?;
+    let book = usage::read(ctx, &generations, &pricings).await?;
 
-    let fresh = refresh(&draft, facts, ctx.now)?;
+    let (fresh, pending) = refresh(&draft, facts, &book, ctx.now, &mut || ctx.clock.new_id())?;
 
+    let pending: Vec<_> = pending.into_iter().map(|one| (ctx.organization, one)).collect();
+    store::note_pending(tx, &pending).await?;
     store::replace_fees(tx, &fresh).await?;
     store::set_provenance(tx, &[(ctx.organization, fresh.id)], provenance).await?;
     let number = store::finalize(tx, ctx.organization, fresh.id, ctx.now).await?;

@@ -1,6 +1,6 @@
 //! The charges of a plan between proto and domain: models and their prices.
 
-use super::convert::ChargeDraft;
+use super::{convert::ChargeDraft, filters};
 use crate::{
     billable_metrics::convert::metric_out,
     fields::{Faults, decimal, decimal_out, rate},
@@ -41,23 +41,43 @@ fn charge(input: &v2::ChargeInput, path: &str, faults: &mut Faults) -> Option<Ch
     let code = faults.optional_text(&at("code"), input.code.as_deref());
     let invoice_display_name =
         faults.optional_text(&at("invoiceDisplayName"), input.invoice_display_name.as_deref());
-    let model = model(input, path, faults)?;
+    let properties = at("properties");
+    let model = priced(input.charge_model(), input.properties.as_ref(), &properties, faults);
+    let pricing_group_keys = filters::group_keys(input.properties.as_ref(), &properties, faults);
+    // Without a model they would all be told to lack it.
+    let filters = match input.charge_model() {
+        Model::Unspecified => None,
+        _ => filters::filters(input, path, faults),
+    };
+    let (model, filters) = model.zip(filters)?;
     // An id that can't be read is told above; no charge is made from it.
     let id = match id {
         Some(read) => Some(read?),
         None => None,
     };
-    Some(ChargeDraft { id, code, metric: metric?, invoice_display_name, model })
+    Some(ChargeDraft {
+        id,
+        code,
+        metric: metric?,
+        invoice_display_name,
+        model,
+        filters,
+        pricing_group_keys,
+    })
 }
 
-fn model(input: &v2::ChargeInput, path: &str, faults: &mut Faults) -> Option<ChargeModel> {
+/// Reads the prices of a model. `path`: of the properties, which stand beside the model or in a
+/// filter.
+pub fn priced(
+    model: Model,
+    properties: Option<&v2::PropertiesInput>,
+    path: &str,
+    faults: &mut Faults,
+) -> Option<ChargeModel> {
     let absent = v2::PropertiesInput::default();
-    let mut prices = Prices {
-        properties: input.properties.as_ref().unwrap_or(&absent),
-        path: format!("{path}.properties"),
-        faults,
-    };
-    match input.charge_model() {
+    let properties = properties.unwrap_or(&absent);
+    let mut prices = Prices { properties, path: path.to_owned(), faults };
+    match model {
         Model::Standard => {
             prices.only(&["amount"], "STANDARD");
             Some(ChargeModel::Standard { amount: prices.amount()? })
@@ -80,17 +100,23 @@ fn model(input: &v2::ChargeInput, path: &str, faults: &mut Faults) -> Option<Cha
             Some(ChargeModel::Volume { tiers: prices.volume()? })
         }
         Model::Custom | Model::Dynamic | Model::GraduatedPercentage | Model::Percentage => {
-            faults.unsupported(format!("{path}.chargeModel"));
+            faults.unsupported(model_path(path));
             None
         }
         Model::Unspecified => {
-            faults.push(format!("{path}.chargeModel"), "is required");
+            faults.push(model_path(path), "is required");
             None
         }
     }
 }
 
-/// Reads the properties of one charge.
+/// The model stands beside the charge's own properties; of a filter it is the charge's.
+fn model_path(properties: &str) -> String {
+    let charge = properties.split('.').next().unwrap_or_default();
+    format!("{charge}.chargeModel")
+}
+
+/// Reads the properties of one price.
 struct Prices<'a> {
     properties: &'a v2::PropertiesInput,
     path: String,
@@ -182,7 +208,7 @@ impl Prices<'_> {
 }
 
 /// All values, after every one was looked at: each fault is to be told.
-fn all<T>(values: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
+pub fn all<T>(values: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
     values.collect::<Vec<_>>().into_iter().collect()
 }
 
@@ -198,15 +224,19 @@ pub fn charge_out(
         billable_metric: metrics.get(&charge.metric).cloned().map(metric_out),
         charge_model: model.into(),
         invoice_display_name: charge.invoice_display_name.clone(),
-        properties: Some(properties),
+        properties: Some(v2::Properties {
+            pricing_group_keys: charge.pricing_group_keys.clone(),
+            ..properties
+        }),
         invoiceable: true,
         min_amount_cents: 0,
         pay_in_advance: false,
         prorated: false,
+        filters: filters::filters_out(charge),
     }
 }
 
-fn model_out(model: &ChargeModel) -> (Model, v2::Properties) {
+pub fn model_out(model: &ChargeModel) -> (Model, v2::Properties) {
     let none = v2::Properties::default();
     let rate = |rate: &Rate| Some(decimal_out(rate.decimal()));
     match model {

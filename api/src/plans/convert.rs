@@ -8,7 +8,7 @@ use crate::{
 };
 use std::collections::BTreeMap;
 use weir_billing::{
-    charge::{Charge, ChargeModel},
+    charge::{Charge, ChargeFilter, ChargeModel},
     metric::BillableMetric,
     plan::{Interval, Plan},
 };
@@ -39,6 +39,18 @@ pub struct ChargeDraft {
     pub metric: BillableMetricId,
     pub invoice_display_name: Option<String>,
     pub model: ChargeModel,
+    pub filters: Vec<FilterDraft>,
+    pub pricing_group_keys: Vec<String>,
+}
+
+/// A filter as a request describes it. In a charge its values are its identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterDraft {
+    /// Of each key sorted.
+    pub values: BTreeMap<String, Vec<String>>,
+    pub invoice_display_name: Option<String>,
+    pub model: ChargeModel,
+    pub pricing_group_keys: Vec<String>,
 }
 
 /// Reads a create. Errors: `Invalid`, naming each field.
@@ -112,12 +124,20 @@ pub fn changed(
 
 /// The plan as the request that would leave it as it is.
 pub fn as_draft(plan: &Plan) -> Draft {
+    let filter = |filter: &ChargeFilter| FilterDraft {
+        values: filter.values.clone(),
+        invoice_display_name: filter.invoice_display_name.clone(),
+        model: filter.model.clone(),
+        pricing_group_keys: filter.pricing_group_keys.clone(),
+    };
     let charge = |charge: &Charge| ChargeDraft {
         id: Some(charge.id),
         code: Some(charge.code.clone()),
         metric: charge.metric,
         invoice_display_name: charge.invoice_display_name.clone(),
         model: charge.model.clone(),
+        filters: charge.filters.iter().map(filter).collect(),
+        pricing_group_keys: charge.pricing_group_keys.clone(),
     };
     Draft {
         name: plan.name.clone(),

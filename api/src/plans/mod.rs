@@ -2,6 +2,7 @@
 
 mod charges;
 pub mod convert;
+pub mod filters;
 mod ops;
 
 pub use charges::charge_out;

@@ -2,7 +2,8 @@
 
 use super::{
     KIND,
-    convert::{ChargeDraft, Draft, as_draft},
+    convert::{ChargeDraft, Draft, FilterDraft, as_draft},
+    filters::unknown,
     load,
 };
 use crate::{
@@ -10,10 +11,10 @@ use crate::{
     error::{OpError, Violation},
     subscriptions::ops::schedule_pending,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use weir_billing::{
-    charge::Charge,
-    check::check_charges,
+    charge::{Charge, ChargeFilter},
+    check::{FieldError, check_charges, check_model},
     metric::BillableMetric,
     plan::{Plan, PlanVersion},
 };
@@ -55,6 +56,7 @@ pub async fn create(ctx: &Context, draft: Draft) -> Result<Plan, OpError> {
         deleted_at: None,
     };
     store::insert(&mut tx, &plan).await.map_err(|error| taken(error, &plan))?;
+    tell_apart(ctx, &mut tx, &plan.version).await?;
     ctx.commit_made(tx, plan.id.as_u128()).await?;
     Ok(plan)
 }
@@ -96,6 +98,7 @@ pub async fn update(
     store::save(&mut tx, &changed).await.map_err(|error| taken(error, &changed))?;
     if changed.version.id != plan.version.id {
         store::add_version(&mut tx, ctx.organization, &changed.version).await?;
+        tell_apart(ctx, &mut tx, &changed.version).await?;
     }
     if cascade {
         store::cascade(&mut tx, ctx.organization, id, changed.version.id, ctx.now).await?;
@@ -194,14 +197,61 @@ fn charges(
             metric: draft.metric,
             invoice_display_name: draft.invoice_display_name.clone(),
             model: draft.model.clone(),
+            filters: filters(ctx, draft, old(draft)),
+            pricing_group_keys: draft.pricing_group_keys.clone(),
         });
+        faults.extend(unknown(&draft.filters, metric, &format!("charges[{at}]")));
     }
     if faults.is_empty() {
         // Only with every charge there do the places in the checks' paths fit the request.
-        let found = check_charges(&charges).into_iter();
+        let found = check_charges(&charges).into_iter().chain(check_filters(&charges));
         faults.extend(found.map(|error| Violation::new(error.field, error.message)));
     }
     if faults.is_empty() { Ok(charges) } else { Err(OpError::Invalid(faults)) }
+}
+
+fn check_filters(charges: &[Charge]) -> Vec<FieldError> {
+    let mut found = Vec::new();
+    for (at, charge) in charges.iter().enumerate() {
+        for (number, filter) in charge.filters.iter().enumerate() {
+            let path = format!("charges[{at}].filters[{number}]");
+            found.extend(check_model(&filter.model, &path));
+        }
+    }
+    found
+}
+
+/// The filters of a charge. One with the values that it had keeps its id, which says how old it is.
+fn filters(ctx: &Context, draft: &ChargeDraft, before: Option<&Charge>) -> Vec<ChargeFilter> {
+    let old = |filter: &FilterDraft| {
+        let mut before = before.into_iter().flat_map(|charge| &charge.filters);
+        before.find(|old| old.values == filter.values).map(|old| old.id)
+    };
+    let one = |filter: &FilterDraft| ChargeFilter {
+        id: old(filter).unwrap_or_else(|| ctx.clock.new_id()),
+        values: filter.values.clone(),
+        invoice_display_name: filter.invoice_display_name.clone(),
+        model: filter.model.clone(),
+        pricing_group_keys: filter.pricing_group_keys.clone(),
+    };
+    draft.filters.iter().map(one).collect()
+}
+
+/// Has the usage of each metric told apart by what these charges group by. In the order of the
+/// metrics' ids, like [`metrics_of`].
+async fn tell_apart(ctx: &Context, tx: &mut Tx, version: &PlanVersion) -> Result<(), OpError> {
+    let mut wanted: BTreeMap<BillableMetricId, BTreeSet<&String>> = BTreeMap::new();
+    for charge in &version.charges {
+        let of_filters = charge.filters.iter().flat_map(|filter| &filter.pricing_group_keys);
+        let keys = charge.pricing_group_keys.iter().chain(of_filters);
+        wanted.entry(charge.metric).or_default().extend(keys);
+    }
+    wanted.retain(|_, keys| !keys.is_empty());
+    for (metric, keys) in wanted {
+        let keys: Vec<String> = keys.into_iter().cloned().collect();
+        billable_metrics::add_group_keys(tx, ctx.organization, metric, &keys).await?;
+    }
+    Ok(())
 }
 
 /// `calls`, or `calls_2`, `calls_3` … when it is taken.

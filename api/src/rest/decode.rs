@@ -13,6 +13,10 @@ pub const FREE_JSON: [&str; 2] = ["weir.billing.v2.JsonObject", "weir.billing.v2
 /// Only an object may stand in this one.
 const FREE_OBJECT: &str = FREE_JSON[0];
 
+/// Times of events, which the ingest role takes as texts and as numbers.
+const EVENT_TIMES: [&str; 2] =
+    ["weir.billing.v2.IngestEventRequest.timestamp", "weir.billing.v2.ExpressionEvent.timestamp"];
+
 /// Reads an object. Faults are added to `faults`; the message is of use only without any.
 pub fn message(
     descriptor: &MessageDescriptor,
@@ -40,6 +44,10 @@ pub fn message(
                 Ok(Value::List(items.into_iter().filter_map(|item| taken(item, faults)).collect()))
             }
             _ if field.is_list() => Err(vec![Violation::new(&path, "must be an array")]),
+            // A sender writes Unix seconds as a number; its digits are what counts.
+            Json::Number(number) if EVENT_TIMES.contains(&field.full_name()) => {
+                Ok(Value::String(number.to_string()))
+            }
             json => value(&field.kind(), json, &path),
         };
         if let Some(value) = taken(value, faults) {

@@ -1,34 +1,35 @@
 //! What was used: current usage, priced as an invoice would price it now.
 
+mod book;
+mod charges;
 pub mod settled;
 
+pub use book::{generations, read};
+pub use charges::group_out;
+
 use crate::{
-    billable_metrics::convert::metric_out,
     context::Context,
     customers,
     error::OpError,
-    fields::{currency_out, date_out, decimal_out, timestamp_out},
-    plans::charge_out,
+    fields::{currency_out, date_out, timestamp_out},
     subscriptions,
 };
 use chrono_tz::Tz;
 use std::collections::BTreeMap;
 use weir_billing::{
-    bill::{PricedUsage, UsageBook, price_usage},
-    charge::Charge,
+    BillingError,
     contract::{Agreement, MetricTerms},
-    invoice::Period,
-    metric::BillableMetric,
+    line::Pricing,
     period::local_date,
-    usage::UsageTotal,
 };
-use weir_ids::{BillableMetricId, SubscriptionId};
+use weir_ids::BillableMetricId;
 use weir_money::Money;
 use weir_proto::v2;
 use weir_store::{Tx, billable_metrics, billing};
 
-/// What a subscription used in its current period, by charge. Errors: `NotFound`; `Conflict` when
-/// it is not active or can't be priced; `Unavailable`.
+/// What a subscription used in its current period, by charge. A weighted sum is that of the whole
+/// period, as if no more events came. While usage is counted again it is shown as it was before.
+/// Errors: `NotFound`; `Conflict` when it is not active or can't be priced; `Unavailable`.
 pub async fn current(
     ctx: &Context,
     request: &v2::GetUsageRequest,
@@ -43,23 +44,39 @@ pub async fn current(
     let version = agreement.version_at(period.start)?;
     let ids: Vec<BillableMetricId> = version.charges.iter().map(|charge| charge.metric).collect();
     let metrics = billable_metrics::find_many(&mut tx, ctx.organization, &ids).await?;
-    tx.commit().await?;
 
-    let book = book(ctx, &[(subscription.id, period)]).await?;
+    let terms: BTreeMap<BillableMetricId, MetricTerms> =
+        metrics.iter().map(|(id, metric)| (*id, MetricTerms::from(metric))).collect();
     let currency = version.amount.currency;
-    let mut amount = Money::zero(currency);
-    let mut charges_usage = Vec::with_capacity(version.charges.len());
+    let whole_seconds = period.whole_seconds(version.interval, tz)?;
+    let (mut pricings, mut counted) = (Vec::new(), Vec::new());
     for charge in &version.charges {
-        let metric = metrics.get(&charge.metric).ok_or_else(|| {
+        let found = terms.get(&charge.metric).zip(metrics.get(&charge.metric));
+        let (terms, metric) = found.ok_or_else(|| {
             OpError::internal(format!("charge {} counts a metric that is not there", charge.id))
         })?;
-        let terms = MetricTerms { name: metric.name.clone(), aggregation: metric.aggregation };
-        let none = UsageTotal::none(subscription.id, charge.metric);
-        let total = book.get(&(subscription.id, charge.metric)).unwrap_or(&none);
-        let priced = price_usage(charge, &terms, total, currency)?;
-        let sum = amount.checked_add(priced.amount);
-        amount = sum.map_err(weir_billing::BillingError::Total)?;
-        charges_usage.push(charge_usage(charge, metric, &priced));
+        let pricing = Pricing {
+            subscription: subscription.id,
+            started_at: subscription.started_at,
+            period,
+            whole_seconds,
+            charge,
+            terms,
+            currency,
+        };
+        pricings.push(pricing);
+        counted.push(metric);
+    }
+    let generations = generations(ctx, &mut tx, &pricings).await?;
+    tx.commit().await?;
+    let book = read(ctx, &generations, &pricings).await?;
+
+    let mut amount = Money::zero(currency);
+    let mut charges_usage = Vec::with_capacity(pricings.len());
+    for (pricing, metric) in pricings.iter().zip(counted) {
+        let (usage, sum) = charges::charge_usage(pricing, metric, &pricing.lines(&book)?)?;
+        amount = amount.checked_add(sum).map_err(BillingError::Total)?;
+        charges_usage.push(usage);
     }
     Ok(v2::CustomerUsage {
         currency: currency_out(currency).into(),
@@ -71,29 +88,6 @@ pub async fn current(
         total_amount_cents: amount.minor,
         charges_usage,
     })
-}
-
-/// The totals of these windows, as ClickHouse has them now.
-pub async fn book(
-    ctx: &Context,
-    windows: &[(SubscriptionId, Period)],
-) -> Result<UsageBook, OpError> {
-    let windows: Vec<_> =
-        windows.iter().map(|(one, period)| (*one, period.start, period.end)).collect();
-    let rows = ctx.usage.usage(ctx.organization, &windows).await?;
-    let totals = rows.into_iter().map(|row| match row {
-        Ok(row) => UsageTotal {
-            events: row.events,
-            total: Some(row.total),
-            greatest: row.greatest,
-            latest: row.latest,
-            distinct: row.distinct,
-            ..UsageTotal::none(row.subscription, row.metric)
-        },
-        // Only a sum of it can't be billed, which pricing finds out.
-        Err(over) => UsageTotal { total: None, ..UsageTotal::none(over.subscription, over.metric) },
-    });
-    Ok(totals.map(|total| ((total.subscription, total.metric), total)).collect())
 }
 
 /// The subscription that a request names, with its plan's versions and its customer's time zone.
@@ -114,16 +108,4 @@ async fn load(
     let wanted = [(ctx.organization, subscription.id)];
     let agreement = billing::agreements(tx, &wanted).await?.pop().ok_or_else(not_found)?;
     Ok((agreement, customer.details.timezone.unwrap_or(Tz::UTC)))
-}
-
-fn charge_usage(charge: &Charge, metric: &BillableMetric, priced: &PricedUsage) -> v2::ChargeUsage {
-    let metrics = BTreeMap::from([(metric.id, metric.clone())]);
-    v2::ChargeUsage {
-        id: charge.id.to_string(),
-        billable_metric: Some(metric_out(metric.clone())),
-        charge: Some(charge_out(charge, &metrics)),
-        units: Some(decimal_out(priced.units)),
-        events_count: i32::try_from(priced.events).unwrap_or(i32::MAX),
-        amount_cents: priced.amount.minor,
-    }
 }

@@ -57,6 +57,8 @@ pub struct Used<'a> {
     pub time: &'a str,
     pub value: &'a str,
     pub properties: &'a str,
+    /// The values of its metric's dimensions, as canonical JSON.
+    pub group: &'a str,
 }
 
 /// Writes events and their share of usage.
@@ -88,10 +90,14 @@ pub async fn write(world: &World, usage: &ClickHouse, all: &[Used<'_>]) {
             subscription,
             metric: used.metric.parse::<BillableMetricId>().unwrap(),
             bucket: bucket_of(timestamp),
+            generation: 0,
+            group: used.group.to_owned(),
             events: 1,
             total: value,
             greatest: value,
             latest: Latest { timestamp, received_at: timestamp, position, value },
+            value_seconds: 0,
+            changed_at: timestamp,
         });
     }
     usage.insert_chunk(&chunk, &format!("token-{token}")).await.unwrap();

@@ -28,6 +28,7 @@ async fn accepted_events_are_found_and_paged_with_every_digit(pool: PgPool) {
         time,
         value: "1",
         properties: r#"{"n":9007199254740993.10,"region":"eu"}"#,
+        group: "",
     };
     let events = [
         event("t/1", "calls", "2026-03-10T12:00:00.000001Z"),

@@ -51,14 +51,15 @@ async fn a_call_answers_its_message_and_errors_carry_their_details(pool: PgPool)
     assert_eq!(unsigned.code(), Code::Unauthenticated);
     assert_eq!(unsigned.get_details_error_info().unwrap().reason, "API_KEY_MISSING");
 
-    let asked = v2::CreateBillableMetricRequest {
-        expression: Some(v2::Unsupported { json: "\"a + b\"".to_owned() }),
-        ..metric()
+    let asked = v2::GetBillableMetricRequest {
+        id: made.id,
+        read_mask: Some(v2::Unsupported { json: "\"id\"".to_owned() }),
+        ..Default::default()
     };
-    let refused = metrics.create(signed(&world, asked)).await.unwrap_err();
+    let refused = metrics.get(signed(&world, asked)).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     let violations = refused.get_details_bad_request().unwrap().field_violations;
-    assert_eq!(violations[0].field, "expression");
+    assert_eq!(violations[0].field, "readMask");
     assert_eq!(violations[0].description, "not supported yet");
 }
 

@@ -6,8 +6,7 @@ use crate::{
 };
 use serde_json::{Value as Json, json};
 use sqlx::PgPool;
-use std::collections::BTreeMap;
-use weir_billing::{bill, bill::UsageBook, invoice::Invoice};
+use weir_billing::{bill, book::UsageBook, invoice::Invoice};
 use weir_ids::SubscriptionId;
 use weir_store::{billing, invoices};
 use weir_usage::ClickHouse;
@@ -51,6 +50,7 @@ impl March {
                 time: "2026-03-20T00:00:00Z",
                 value: "1",
                 properties: "{}",
+                group: "",
             })
             .collect();
         write(&self.world, &self.usage, &events).await;
@@ -64,9 +64,9 @@ async fn draft(world: &World, subscription: &str) -> Invoice {
     let due = billing::due_customers(&mut tx, world.clock.now(), 10).await.unwrap();
     let contracts = billing::contracts(&mut tx, &due, world.clock.now()).await.unwrap();
     assert_eq!(contracts[0].agreements[0].subscription.id, id);
-    let book: UsageBook = BTreeMap::new();
+    let book = UsageBook::new();
     let mut new_id = || world.clock.new_id::<u128>();
-    let made = bill::bill(&contracts[0], &book, world.clock.now(), &mut new_id);
+    let made = bill::bill(&contracts[0], &book, &[], world.clock.now(), &mut new_id);
     assert!(made.failures.is_empty(), "{:?}", made.failures);
     let invoice = made.invoices.into_iter().next().unwrap();
     invoices::insert(&mut tx, &invoice).await.unwrap();

@@ -3,6 +3,7 @@
 
 mod world;
 
+mod accounts;
 mod billable_metrics;
 mod customers;
 mod documents;
@@ -16,3 +17,5 @@ mod rest;
 mod rpcs;
 mod subscriptions;
 mod usage;
+mod usage_rolls;
+mod voids;

@@ -186,3 +186,128 @@ async fn a_cascaded_edit_reaches_subscriptions_and_another_does_not(pool: PgPool
     let currency = json!({ "amountCurrency": "USD" });
     world.call("PUT", &path, currency).await.refused(409, "PLAN_IN_USE");
 }
+
+/// A metric with filters; answers its id.
+async fn filtered(world: &World) -> String {
+    let body = json!({
+        "name": "Calls", "code": "calls", "aggregationType": "COUNT_AGG",
+        "filters": [
+            { "key": "region", "values": ["eu", "us"] }, { "key": "tier", "values": ["gold"] },
+        ],
+    });
+    let made = world.post("/api/billing/v2/billable-metrics", body).await.ok();
+    made["billableMetric"]["id"].as_str().unwrap().to_owned()
+}
+
+fn with_filters(metric: &str, filters: Json) -> Json {
+    let mut body = plan_body("pro", metric);
+    body["charges"][0]["filters"] = filters;
+    body
+}
+
+#[sqlx::test(migrations = "../migrations/postgres")]
+async fn a_charge_keeps_its_filters_and_group_keys_and_its_metric_tells_them_apart(pool: PgPool) {
+    let world = World::new(pool).await;
+    let metric = filtered(&world).await;
+    let mut body = with_filters(
+        &metric,
+        json!([
+            { "values": { "tier": "gold", "region": ["us", "eu", "us"] },
+              "properties": { "amount": "0.10" }, "invoiceDisplayName": "Gold" },
+            { "values": { "region": ["eu"] },
+              "properties": { "amount": "0.20", "pricingGroupKeys": ["model"] } },
+        ]),
+    );
+    body["charges"][0]["properties"]["pricingGroupKeys"] = json!(["user", "team"]);
+    let plan = world.post(PLANS, body).await.ok()["plan"].clone();
+    let charge = &plan["charges"][0];
+    assert_eq!(charge["properties"]["pricingGroupKeys"], json!(["user", "team"]));
+    assert_eq!(charge["filters"][0]["values"], json!({ "region": ["eu", "us"], "tier": ["gold"] }));
+    assert_eq!(charge["filters"][0]["invoiceDisplayName"], "Gold");
+    assert_eq!(charge["filters"][0]["chargeCode"], "calls");
+    assert_eq!(charge["filters"][1]["properties"]["amount"], "0.20");
+    assert_eq!(charge["filters"][1]["properties"]["pricingGroupKeys"], json!(["model"]));
+    let path = format!("{PLANS}/{}", plan["id"].as_str().unwrap());
+    assert_eq!(world.get(&path).await.ok()["plan"], plan);
+    let keys = || async {
+        let keys: Vec<Vec<String>> = sqlx::query_scalar("SELECT group_keys FROM billable_metrics")
+            .fetch_all(&world.pool)
+            .await
+            .unwrap();
+        keys.concat()
+    };
+    assert_eq!(keys().await, ["model", "team", "user"]);
+
+    // The filter with the same values stays the one that it was, and usage is told apart for ever.
+    let update = json!({ "charges": [{
+        "id": charge["id"], "billableMetricId": metric, "chargeModel": "STANDARD",
+        "properties": { "amount": "1" },
+        "filters": [
+            { "values": { "region": ["us"] }, "properties": { "amount": "3" } },
+            { "values": { "region": ["eu"] }, "properties": { "amount": "2" } },
+        ],
+    }] });
+    let changed = world.call("PUT", &path, update).await.ok()["plan"].clone();
+    let filters = changed["charges"][0]["filters"].as_array().unwrap();
+    assert_eq!(filters[1]["id"], charge["filters"][1]["id"]);
+    assert!(charge["filters"].as_array().unwrap().iter().all(|old| old["id"] != filters[0]["id"]));
+    assert_eq!(filters[1]["properties"]["amount"], "2");
+    assert_eq!(keys().await, ["model", "team", "user"]);
+}
+
+#[sqlx::test(migrations = "../migrations/postgres")]
+async fn every_fault_of_a_charge_filter_is_named_by_its_path(pool: PgPool) {
+    let world = World::new(pool).await;
+    let metric = filtered(&world).await;
+    let price = json!({ "amount": "1" });
+    let one = |values: Json| json!([{ "values": values, "properties": price }]);
+    let many: Vec<Json> =
+        (0..101).map(|_| json!({ "values": { "tier": "gold" }, "properties": price })).collect();
+    let eleven: Vec<String> = (0..11).map(|n: u32| n.to_string()).collect();
+    let keyed = |keys: Json| {
+        let mut body = with_filters(&metric, json!([]));
+        body["charges"][0]["properties"]["pricingGroupKeys"] = keys;
+        body
+    };
+    let filters = |filters: Json| with_filters(&metric, filters);
+    let cases = [
+        (filters(one(json!({ "color": ["red"] }))), "filters[0].values.color"),
+        (filters(one(json!({ "region": ["eu", "mars"] }))), "filters[0].values.region"),
+        (filters(one(json!({ "region": [] }))), "filters[0].values.region"),
+        (filters(one(json!({ "region": 1 }))), "filters[0].values.region"),
+        (filters(one(json!({ "region": null }))), "filters[0].values.region"),
+        (filters(one(json!({}))), "filters[0].values"),
+        (filters(one(json!(["eu"]))), "filters[0].values"),
+        (filters(json!([{ "properties": price }])), "filters[0].values"),
+        (
+            filters(json!([{ "values": { "tier": "gold" }, "properties": {} }])),
+            "filters[0].properties.amount",
+        ),
+        (
+            filters(json!([
+                { "values": { "region": ["us", "eu"] }, "properties": price },
+                { "values": { "region": ["eu", "us"] }, "properties": price },
+            ])),
+            "filters[1].values",
+        ),
+        (filters(json!(many)), "filters"),
+        (keyed(json!(["a", "a"])), "properties.pricingGroupKeys[1]"),
+        (keyed(json!([""])), "properties.pricingGroupKeys[0]"),
+        (keyed(json!(eleven)), "properties.pricingGroupKeys"),
+    ];
+    for (body, field) in cases {
+        let answer = world.post(PLANS, body).await;
+        let expected = (400, vec![format!("charges[0].{field}")]);
+        let found = answer.fields().into_iter().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!((answer.status.as_u16(), found), expected, "{}", answer.json);
+    }
+    // Tiers of a filter are checked like those of the charge.
+    let mut tiers = plan_body("pro", &metric);
+    let range = json!({ "graduatedRanges": [{ "fromValue": "0", "perUnitAmount": "1" }] });
+    let gap = json!({ "graduatedRanges": [{ "fromValue": "5", "perUnitAmount": "1" }] });
+    tiers["charges"][0]["chargeModel"] = json!("GRADUATED");
+    tiers["charges"][0]["properties"] = range;
+    tiers["charges"][0]["filters"] = json!([{ "values": { "tier": "gold" }, "properties": gap }]);
+    let answer = world.post(PLANS, tiers).await;
+    assert_eq!(answer.fields(), ["charges[0].filters[0].properties.graduatedRanges[0].fromValue"]);
+}

@@ -230,11 +230,11 @@ async fn what_is_not_supported_yet_is_refused_by_name_and_idle_values_are_taken(
     let mut body = plan_body("pro", &metric);
     body["trialPeriod"] = json!(14);
     body["taxCodes"] = json!(["vat"]);
-    body["charges"][0]["filters"] = json!([{ "values": {} }]);
+    body["charges"][0]["prorated"] = json!(true);
     body["charges"][0]["properties"]["rate"] = json!("1.2");
     let answer = world.post(PLANS, body).await;
     answer.refused(400, "NOT_SUPPORTED_YET");
-    let fields = ["charges[0].properties.rate", "charges[0].filters", "taxCodes", "trialPeriod"];
+    let fields = ["charges[0].properties.rate", "charges[0].prorated", "taxCodes", "trialPeriod"];
     assert_eq!(answer.fields(), fields);
     assert!(answer.json["message"].as_str().unwrap().contains("not supported yet"));
 

@@ -15,7 +15,8 @@ async fn catalog(world: &World) -> (String, String) {
 async fn next_due(world: &World, subscription: &str) -> Option<Timestamp> {
     let id: weir_ids::SubscriptionId = subscription.parse().unwrap();
     let id = sqlx::types::Uuid::from_u128(id.as_u128());
-    let query = sqlx::query_scalar("SELECT next_due_at FROM subscriptions WHERE id = $1");
+    let query =
+        sqlx::query_scalar("SELECT next_due_at FROM subscription_dues WHERE subscription_id = $1");
     query.bind(id).fetch_one(&world.pool).await.unwrap()
 }
 

@@ -2,25 +2,21 @@
 
 use crate::{
     BillingError, Timestamp,
-    charge::Charge,
-    contract::{Agreement, Contract, MetricTerms},
+    book::{DistinctUnion, UsageBook, UsageWindow},
+    contract::{Agreement, Contract},
     invoice::{Fee, FeeKind, Invoice, InvoiceStatus, InvoiceSubscription, Period},
+    line::{Pricing, UsageLine},
     period::{add_local_days, local_date},
-    price::PriceError,
     settle::{Base, Settlement, Usage, settle},
-    usage::UsageTotal,
+    true_up::{LateWindow, PendingTrueUp, fit},
 };
 use alloc::{
-    collections::BTreeMap,
-    string::{String, ToString},
+    collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
 use chrono::Days;
-use weir_ids::{BillableMetricId, FeeId, InvoiceId, SubscriptionId};
-use weir_money::{Amount, Currency, Money, Quantity};
-
-/// Totals by subscription and metric.
-pub type UsageBook = BTreeMap<(SubscriptionId, BillableMetricId), UsageTotal>;
+use weir_ids::{FeeId, InvoiceId, SubscriptionId};
+use weir_money::{Currency, Money, Quantity};
 
 /// What came of a contract.
 #[derive(Debug, Clone, Default)]
@@ -31,37 +27,69 @@ pub struct Billing {
     pub nothing_due: Vec<SubscriptionId>,
     /// Subscriptions that get no invoice, and why. They stay due.
     pub failures: Vec<(SubscriptionId, BillingError)>,
+    /// Past windows that are not corrected in full, of subscriptions on the invoices.
+    pub pending: Vec<PendingTrueUp>,
 }
 
-/// What units of a charge come to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PricedUsage {
-    pub events: u64,
-    pub units: Quantity,
-    /// In major units, every digit.
-    pub precise: Amount,
-    /// Rounded to the minor unit, half away from zero.
-    pub amount: Money,
-}
-
-/// What an invoice due at the contract's instant would settle, by subscription: the usage to read.
+/// The usage to read for an invoice due at the contract's instant.
 /// Errors are kept for [`bill`], which meets them again.
 #[must_use]
-pub fn usage_windows(contract: &Contract) -> Vec<(SubscriptionId, Period)> {
-    let window = |agreement: &Agreement| {
-        let usage = settle(agreement, contract.tz(), contract.due_at).ok()?.usage?;
-        (!usage.version.charges.is_empty()).then_some((agreement.subscription.id, usage.period))
+pub fn usage_windows(contract: &Contract) -> Vec<UsageWindow> {
+    let windows: BTreeSet<UsageWindow> =
+        each_pricing(contract, |pricing| pricing.windows().collect()).into_iter().collect();
+    windows.into_iter().collect()
+}
+
+/// What must be counted over several groups, from the usage of [`usage_windows`].
+/// Errors are kept for [`bill`].
+#[must_use]
+pub fn distinct_unions(contract: &Contract, usage: &UsageBook) -> Vec<DistinctUnion> {
+    each_pricing(contract, |pricing| pricing.unions(usage).unwrap_or_default())
+}
+
+fn each_pricing<T>(contract: &Contract, ask: impl Fn(&Pricing<'_>) -> Vec<T>) -> Vec<T> {
+    let mut answers = Vec::new();
+    for agreement in &contract.agreements {
+        let settled = settle(agreement, contract.tz(), contract.due_at);
+        let Some(window) = settled.ok().and_then(|settled| settled.usage) else { continue };
+        if let Ok(pricings) = pricings(contract, agreement, &window) {
+            answers.extend(pricings.iter().flat_map(&ask));
+        }
+    }
+    answers
+}
+
+/// How each charge of a window is priced, in plan order.
+fn pricings<'a>(
+    contract: &'a Contract,
+    agreement: &Agreement,
+    window: &'a Usage,
+) -> Result<Vec<Pricing<'a>>, BillingError> {
+    let pricing = |charge: &'a crate::charge::Charge| {
+        let metric = charge.metric;
+        let terms = contract.metrics.get(&metric);
+        Ok(Pricing {
+            subscription: agreement.subscription.id,
+            started_at: agreement.subscription.started_at,
+            period: window.period,
+            whole_seconds: window.whole_seconds,
+            charge,
+            terms: terms.ok_or(BillingError::UnknownMetric { charge: charge.id, metric })?,
+            currency: window.version.amount.currency,
+        })
     };
-    contract.agreements.iter().filter_map(window).collect()
+    window.version.charges.iter().map(pricing).collect()
 }
 
 /// The invoices of a contract. Fees stand by subscription, oldest first; of each the base fee, then
-/// its charges in plan order, with 0 where there was no usage. Each line is rounded once.
-/// `usage` holds the totals of [`usage_windows`]; what is absent had no events. Ids are drawn from
+/// the lines of its charges in plan order, each followed by its true-ups. Each line is rounded once.
+/// `usage` holds the totals of [`usage_windows`] and [`distinct_unions`]; what is absent had no
+/// events. `late` are the past windows of its subscriptions that have changed. Ids are drawn from
 /// `new_id`. A subscription that fails leaves the others' invoices as they would be without it.
 pub fn bill(
     contract: &Contract,
     usage: &UsageBook,
+    late: &[LateWindow],
     now: Timestamp,
     new_id: &mut dyn FnMut() -> u128,
 ) -> Billing {
@@ -74,17 +102,21 @@ pub fn bill(
     });
     for agreement in agreements {
         let id = agreement.subscription.id;
-        match lines(contract, agreement, usage, new_id) {
+        match lines(contract, agreement, usage, late, new_id) {
             Ok(Some(lines)) => by_currency.entry(lines.currency).or_default().push(lines),
             Ok(None) => billing.nothing_due.push(id),
             Err(error) => billing.failures.push((id, error)),
         }
     }
+    add_corrections_of_ended(contract, late, &mut by_currency, &mut billing, new_id);
     for (currency, lines) in by_currency {
         let subscriptions: Vec<SubscriptionId> =
             lines.iter().map(|lines| lines.settled.subscription).collect();
         match invoice(contract, currency, lines, now, new_id) {
-            Ok(invoice) => billing.invoices.push(invoice),
+            Ok((invoice, pending)) => {
+                billing.invoices.push(invoice);
+                billing.pending.extend(pending);
+            }
             Err(error) => {
                 billing.failures.extend(subscriptions.into_iter().map(|id| (id, error.clone())));
             }
@@ -93,17 +125,54 @@ pub fn bill(
     billing
 }
 
+/// A subscription that has ended has no invoice of its own any more: what comes late for it is on
+/// its customer's invoice in the same currency.
+fn add_corrections_of_ended(
+    contract: &Contract,
+    late: &[LateWindow],
+    by_currency: &mut BTreeMap<Currency, Vec<Lines>>,
+    billing: &mut Billing,
+    new_id: &mut dyn FnMut() -> u128,
+) {
+    let due: BTreeSet<SubscriptionId> =
+        contract.agreements.iter().map(|one| one.subscription.id).collect();
+    let mut ended: BTreeMap<(SubscriptionId, Currency), Vec<&LateWindow>> = BTreeMap::new();
+    for window in late.iter().filter(|window| !due.contains(&window.subscription)) {
+        let currency = window.version.amount.currency;
+        ended.entry((window.subscription, currency)).or_default().push(window);
+    }
+    for ((subscription, currency), windows) in ended {
+        let (Some(lines), Some(last)) = (by_currency.get_mut(&currency), windows.last()) else {
+            continue;
+        };
+        let settled = InvoiceSubscription {
+            subscription,
+            base: None,
+            usage: None,
+            whole_seconds: None,
+            plan_version: last.version.id,
+        };
+        match with_true_ups(contract, Vec::new(), windows.into_iter(), currency, new_id) {
+            Ok((fees, _)) if fees.is_empty() => {}
+            Ok((fees, pending)) => lines.push(Lines { currency, settled, fees, pending }),
+            Err(error) => billing.failures.push((subscription, error)),
+        }
+    }
+}
+
 /// The lines of one subscription.
 struct Lines {
     currency: Currency,
     settled: InvoiceSubscription,
     fees: Vec<Fee>,
+    pending: Vec<PendingTrueUp>,
 }
 
 fn lines(
     contract: &Contract,
     agreement: &Agreement,
     usage: &UsageBook,
+    late: &[LateWindow],
     new_id: &mut dyn FnMut() -> u128,
 ) -> Result<Option<Lines>, BillingError> {
     let Settlement { bases, usage: window } = settle(agreement, contract.tz(), contract.due_at)?;
@@ -112,8 +181,12 @@ fn lines(
         fees.push(base_fee(agreement, base, new_id)?);
     }
     if let Some(window) = &window {
-        for charge in &window.version.charges {
-            fees.push(usage_fee(contract, agreement, window, charge, usage, new_id)?);
+        for pricing in pricings(contract, agreement, window)? {
+            let lines = pricing.lines(usage)?;
+            let billed = lines.into_iter().filter(UsageLine::is_billed);
+            fees.extend(billed.map(|line| {
+                line.fee(pricing.charge.code.clone(), pricing.subscription, window.period, new_id)
+            }));
         }
     }
     // Between two periods an invoice is due even without lines: it is where the next one begins.
@@ -125,18 +198,56 @@ fn lines(
         (None, Some(base)) => &base.version,
         (None, None) => agreement.version_at(contract.due_at)?,
     };
+    let currency = version.amount.currency;
+    let late = late.iter().filter(|late| late.subscription == agreement.subscription.id);
+    let (fees, pending) = with_true_ups(contract, fees, late, currency, new_id)?;
     let base_starts = bases.iter().map(|base| base.period.start).min();
     let base_ends = bases.iter().map(|base| base.period.end).max();
     Ok(Some(Lines {
-        currency: version.amount.currency,
+        currency,
         settled: InvoiceSubscription {
             subscription: agreement.subscription.id,
             base: base_starts.zip(base_ends).map(|(start, end)| Period { start, end }),
             usage: window.as_ref().map(|window| window.period),
+            whole_seconds: window.as_ref().map(|window| window.whole_seconds),
             plan_version: version.id,
         },
         fees,
+        pending,
     }))
+}
+
+/// Puts the corrections of past windows, oldest first, after the lines of their charges. Those in
+/// another currency wait for an invoice in theirs.
+fn with_true_ups<'a>(
+    contract: &Contract,
+    mut fees: Vec<Fee>,
+    late: impl Iterator<Item = &'a LateWindow>,
+    currency: Currency,
+    new_id: &mut dyn FnMut() -> u128,
+) -> Result<(Vec<Fee>, Vec<PendingTrueUp>), BillingError> {
+    let mut pending = Vec::new();
+    let mut windows: Vec<&LateWindow> = late.collect();
+    windows.sort_by_key(|window| window.period);
+    for window in windows {
+        if window.version.amount.currency != currency {
+            pending.extend(window.metrics.iter().map(|metric| window.pending(*metric)));
+            continue;
+        }
+        for difference in window.differences(&contract.metrics)? {
+            let charge = difference.slot.charge;
+            let fee = difference.fee(window, contract.tz(), FeeId::from_u128(new_id()));
+            let of_charge = |fee: &Fee| match &fee.kind {
+                FeeKind::Subscription => false,
+                FeeKind::Charge { slot, .. } | FeeKind::TrueUp { slot, .. } => {
+                    slot.charge == charge
+                }
+            };
+            let after = fees.iter().rposition(of_charge).map_or(fees.len(), |last| last + 1);
+            fees.insert(after, fee);
+        }
+    }
+    Ok((fees, pending))
 }
 
 fn base_fee(
@@ -165,60 +276,27 @@ fn base_fee(
     })
 }
 
-fn usage_fee(
-    contract: &Contract,
-    agreement: &Agreement,
-    window: &Usage,
-    charge: &Charge,
-    usage: &UsageBook,
-    new_id: &mut dyn FnMut() -> u128,
-) -> Result<Fee, BillingError> {
-    let id = agreement.subscription.id;
-    let terms = contract.metrics.get(&charge.metric);
-    let terms =
-        terms.ok_or(BillingError::UnknownMetric { charge: charge.id, metric: charge.metric })?;
-    let total = usage.get(&(id, charge.metric)).copied();
-    let total = total.unwrap_or(UsageTotal::none(id, charge.metric));
-    let priced = price_usage(charge, terms, &total, window.version.amount.currency)?;
-    Ok(Fee {
-        id: FeeId::from_u128(new_id()),
-        subscription: id,
-        kind: FeeKind::Charge { charge: charge.id, metric: charge.metric, events: priced.events },
-        name: line_name(charge, terms),
-        code: charge.code.clone(),
-        period: window.period,
-        units: priced.units,
-        precise: priced.precise,
-        amount: priced.amount,
-    })
-}
-
-fn line_name(charge: &Charge, terms: &MetricTerms) -> String {
-    charge.invoice_display_name.clone().unwrap_or_else(|| terms.name.clone())
-}
-
-/// What a window's usage comes to under a charge, for invoices and for usage so far.
-/// Errors: a sum beyond 38 digits; an amount out of range.
-pub fn price_usage(
-    charge: &Charge,
-    terms: &MetricTerms,
-    total: &UsageTotal,
-    currency: Currency,
-) -> Result<PricedUsage, BillingError> {
-    let (subscription, metric) = (total.subscription, total.metric);
-    let units = total
-        .units(terms.aggregation)
-        .map_err(|_| BillingError::UsageOverflow { subscription, metric })?;
-    let out_of_range =
-        |source| BillingError::Amount { subscription, line: line_name(charge, terms), source };
-    let precise = charge.price(units).map_err(|error| match error {
-        PriceError::Money(source) => out_of_range(source),
-        PriceError::NoTier(units) => {
-            BillingError::NoTier { charge: charge.id, units: units.to_string() }
+impl UsageLine {
+    /// The fee of the line.
+    pub(crate) fn fee(
+        self,
+        code: alloc::string::String,
+        subscription: SubscriptionId,
+        period: Period,
+        new_id: &mut dyn FnMut() -> u128,
+    ) -> Fee {
+        Fee {
+            id: FeeId::from_u128(new_id()),
+            subscription,
+            kind: FeeKind::Charge { slot: self.slot, events: self.events },
+            name: self.name,
+            code,
+            period,
+            units: self.units,
+            precise: self.precise,
+            amount: self.amount,
         }
-    })?;
-    let amount = precise.round(currency).map_err(out_of_range)?;
-    Ok(PricedUsage { events: total.events, units, precise, amount })
+    }
 }
 
 fn invoice(
@@ -227,18 +305,23 @@ fn invoice(
     lines: Vec<Lines>,
     now: Timestamp,
     new_id: &mut dyn FnMut() -> u128,
-) -> Result<Invoice, BillingError> {
+) -> Result<(Invoice, Vec<PendingTrueUp>), BillingError> {
     let details = &contract.customer.details;
-    let (subscriptions, fees): (Vec<_>, Vec<_>) =
-        lines.into_iter().map(|lines| (lines.settled, lines.fees)).unzip();
-    let fees: Vec<Fee> = fees.into_iter().flatten().collect();
+    let (mut subscriptions, mut fees, mut pending) = (Vec::new(), Vec::new(), Vec::new());
+    for lines in lines {
+        subscriptions.push(lines.settled);
+        fees.extend(lines.fees);
+        pending.extend(lines.pending);
+    }
+    let (fees, waits) = fit(fees, currency)?;
+    pending.extend(waits);
     let total = Money::sum(currency, fees.iter().map(|fee| fee.amount));
     // Nobody is left to correct the draft of a customer who is gone.
     let stays = contract.customer.deleted_at.is_none();
     let grace_days = details.invoice_grace_period_days.filter(|_| stays).unwrap_or(0);
     let issuing_date = local_date(contract.tz(), contract.due_at);
     let term = Days::new(details.net_payment_term_days.unwrap_or(0).into());
-    Ok(Invoice {
+    let invoice = Invoice {
         id: InvoiceId::from_u128(new_id()),
         organization: contract.customer.organization,
         customer: contract.customer.id,
@@ -253,5 +336,6 @@ fn invoice(
         fees,
         created_at: now,
         updated_at: now,
-    })
+    };
+    Ok((invoice, pending))
 }

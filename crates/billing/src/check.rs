@@ -179,6 +179,8 @@ mod tests {
             metric: BillableMetricId::from_u128(1),
             invoice_display_name: None,
             model: ChargeModel::Standard { amount: Rate::ZERO },
+            filters: Vec::new(),
+            pricing_group_keys: Vec::new(),
         };
         let errors = check_charges(&[charge.clone(), charge]);
         assert_eq!(errors.len(), 1);

@@ -5,7 +5,7 @@ use crate::{
     customer::Customer,
     due::{next_due_at, replanned_due_at},
     invoice::Period,
-    metric::Aggregation,
+    metric::{Aggregation, BillableMetric, MetricFilter, UnitRounding},
     plan::PlanVersion,
     subscription::{Subscription, SubscriptionStatus},
 };
@@ -29,6 +29,23 @@ pub struct Contract {
 pub struct MetricTerms {
     pub name: String,
     pub aggregation: Aggregation,
+    /// Whether units carry over to the next period.
+    pub recurring: bool,
+    pub rounding: Option<UnitRounding>,
+    /// What charges may choose from.
+    pub filters: Vec<MetricFilter>,
+}
+
+impl From<&BillableMetric> for MetricTerms {
+    fn from(metric: &BillableMetric) -> Self {
+        Self {
+            name: metric.name.clone(),
+            aggregation: metric.aggregation,
+            recurring: metric.recurring,
+            rounding: metric.rounding,
+            filters: metric.filters.clone(),
+        }
+    }
 }
 
 /// A subscription with its plan's versions and what of it is billed already.

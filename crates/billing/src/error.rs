@@ -21,6 +21,12 @@ pub enum BillingError {
     /// No tier holds the units; a plan that was checked when written has an open last one.
     #[error("no tier of charge {charge} holds {units} units")]
     NoTier { charge: ChargeId, units: String },
+    /// A group of usage whose text is not one.
+    #[error("usage of {metric} has the unreadable group {group:?}")]
+    UnreadableGroup { metric: BillableMetricId, group: String },
+    /// Distinct values of several groups that were not counted together.
+    #[error("the distinct values of {metric} by {subscription} were not counted over its groups")]
+    NotCounted { subscription: SubscriptionId, metric: BillableMetricId },
     /// A charge counts a metric that the contract doesn't hold.
     #[error("charge {charge} counts the unknown metric {metric}")]
     UnknownMetric { charge: ChargeId, metric: BillableMetricId },

@@ -1,11 +1,11 @@
 //! An invoice and its fees.
 
 use crate::Timestamp;
-use alloc::{string::String, vec::Vec};
+use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use chrono::NaiveDate;
 use weir_ids::{
-    BillableMetricId, ChargeId, CustomerId, FeeId, InvoiceId, OrganizationId, PlanVersionId,
-    SubscriptionId,
+    BillableMetricId, ChargeFilterId, ChargeId, CustomerId, FeeId, InvoiceId, OrganizationId,
+    PlanVersionId, SubscriptionId,
 };
 use weir_money::{Amount, Money, Quantity};
 
@@ -64,6 +64,9 @@ pub struct InvoiceSubscription {
     pub base: Option<Period>,
     /// What the usage fees pay for, if usage is settled.
     pub usage: Option<Period>,
+    /// The seconds of the whole period in which the usage ends, by which weighted sums are divided.
+    /// None without usage, and on invoices made before this was kept.
+    pub whole_seconds: Option<u64>,
     /// What the usage is priced with; without usage, what the base fee is taken from.
     pub plan_version: PlanVersionId,
 }
@@ -74,8 +77,31 @@ pub enum FeeKind {
     /// The plan's base fee.
     Subscription,
     /// Usage priced by a charge.
-    Charge { charge: ChargeId, metric: BillableMetricId, events: u64 },
+    Charge { slot: UsageSlot, events: u64 },
+    /// What usage of a finalized period comes to by now, less what was billed of it: late events
+    /// and voids. The fee's period is that one, its units are the difference.
+    TrueUp {
+        slot: UsageSlot,
+        /// The difference, negative after voids.
+        events: i64,
+        /// The fee that billed the period first; none when the slot had none then.
+        corrects: Option<FeeId>,
+    },
 }
+
+/// Which usage of a subscription a line bills.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UsageSlot {
+    pub charge: ChargeId,
+    pub metric: BillableMetricId,
+    /// None: the charge's default price.
+    pub filter: Option<ChargeFilterId>,
+    /// The charge's pricing group keys with the values that the events have; none: they lack it.
+    pub group: GroupValues,
+}
+
+/// Values of properties by key.
+pub type GroupValues = BTreeMap<String, Option<String>>;
 
 /// A line of an invoice.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -73,6 +73,15 @@ impl Period {
         u64::try_from((last - first).num_days()).unwrap_or(0) + 1
     }
 
+    /// The seconds of the whole period in which it ends: 2,678,400 for one that ends in March.
+    /// Errors: outside the calendar.
+    pub fn whole_seconds(self, interval: Interval, tz: Tz) -> Result<u64, BillingError> {
+        let last = self.end - TimeDelta::microseconds(1);
+        let whole = Self::holding(interval, tz, last)?;
+        u64::try_from((whole.end - whole.start).num_seconds())
+            .map_err(|_| BillingError::OutOfCalendar)
+    }
+
     /// Whether it holds no instant.
     #[must_use]
     pub fn is_empty(self) -> bool {

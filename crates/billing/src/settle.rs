@@ -29,6 +29,8 @@ pub struct Base {
 #[derive(Debug, Clone)]
 pub struct Usage {
     pub period: Period,
+    /// The seconds of the whole period in which it ends.
+    pub whole_seconds: u64,
     pub version: Arc<PlanVersion>,
 }
 
@@ -40,7 +42,7 @@ pub fn settle(
     tz: Tz,
     due_at: Timestamp,
 ) -> Result<Settlement, BillingError> {
-    let usage = ended(agreement, due_at)?;
+    let usage = ended(agreement, tz, due_at)?;
     let mut bases = Vec::new();
     if let Some(usage) = &usage
         && !usage.version.pay_in_advance
@@ -52,13 +54,15 @@ pub fn settle(
 }
 
 /// The window since the last invoice, which begins where that one ended.
-fn ended(agreement: &Agreement, due_at: Timestamp) -> Result<Option<Usage>, BillingError> {
+fn ended(agreement: &Agreement, tz: Tz, due_at: Timestamp) -> Result<Option<Usage>, BillingError> {
     let start = agreement.billed.usage_to.unwrap_or(agreement.subscription.started_at);
     let period = Period { start, end: due_at };
     if period.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Usage { period, version: Arc::clone(agreement.version_at(start)?) }))
+    let version = Arc::clone(agreement.version_at(start)?);
+    let whole_seconds = period.whole_seconds(version.interval, tz)?;
+    Ok(Some(Usage { period, whole_seconds, version }))
 }
 
 fn base_in_arrears(

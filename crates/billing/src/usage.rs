@@ -1,23 +1,32 @@
-//! From the totals of a window to the units that are billed.
+//! What the events of a group come to in a window, and how groups are put together.
 
-use crate::metric::Aggregation;
-use weir_ids::{BillableMetricId, SubscriptionId};
-use weir_money::Quantity;
+use crate::Timestamp;
+use weir_money::{Amount, Quantity};
 
-/// What a subscription's events of one metric come to in one window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What some of a subscription's events of one metric come to in one window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UsageTotal {
-    pub subscription: SubscriptionId,
-    pub metric: BillableMetricId,
     pub events: u64,
-    /// Σ of the values; none when it is beyond 38 digits.
-    pub total: Option<Quantity>,
+    /// Σ of the values.
+    pub total: Quantity,
     /// The greatest value; none without events.
     pub greatest: Option<Quantity>,
-    /// The value of the event with the greatest timestamp; none without events.
-    pub latest: Option<Quantity>,
+    /// None without events.
+    pub latest: Option<Latest>,
     /// Values whose last operation is `add`.
     pub distinct: u64,
+    /// Σ value × seconds from the event to the window's end.
+    pub value_seconds: Amount,
+}
+
+/// The value of the event with the greatest time; ties go to the later receipt, then to the later
+/// place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Latest {
+    pub timestamp: Timestamp,
+    pub received_at: Timestamp,
+    pub position: u64,
+    pub value: Quantity,
 }
 
 /// A sum that needs more than 38 digits.
@@ -25,32 +34,17 @@ pub struct UsageTotal {
 pub struct Overflow;
 
 impl UsageTotal {
-    /// No events.
-    #[must_use]
-    pub const fn none(subscription: SubscriptionId, metric: BillableMetricId) -> Self {
-        Self {
-            subscription,
-            metric,
-            events: 0,
-            total: Some(Quantity::ZERO),
-            greatest: None,
-            latest: None,
+    /// Both together, but for `distinct`, which no sum can tell: a value may be in both. It becomes 0.
+    /// Errors: sums beyond 38 digits.
+    pub fn and(self, other: Self) -> Result<Self, Overflow> {
+        Ok(Self {
+            events: self.events.checked_add(other.events).ok_or(Overflow)?,
+            total: self.total.checked_add(other.total).ok_or(Overflow)?,
+            greatest: self.greatest.max(other.greatest),
+            latest: self.latest.max(other.latest),
             distinct: 0,
-        }
-    }
-
-    /// The units that an aggregation bills: never negative. A sum of 3 − 5 bills 0.
-    /// Errors: values whose sum is beyond 38 digits, whatever is asked of them.
-    pub fn units(&self, aggregation: Aggregation) -> Result<Quantity, Overflow> {
-        let total = self.total.ok_or(Overflow)?;
-        let units = match aggregation {
-            Aggregation::Count => Quantity::from(self.events),
-            Aggregation::Sum => total,
-            Aggregation::Max => self.greatest.unwrap_or_default(),
-            Aggregation::UniqueCount => Quantity::from(self.distinct),
-            Aggregation::Latest => self.latest.unwrap_or_default(),
-        };
-        Ok(units.or_zero_if_negative())
+            value_seconds: self.value_seconds.checked_add(other.value_seconds).ok_or(Overflow)?,
+        })
     }
 }
 
@@ -58,50 +52,39 @@ impl UsageTotal {
 mod tests {
     use super::*;
 
-    fn quantity(text: &str) -> Quantity {
-        text.parse().unwrap()
-    }
-
-    fn total() -> UsageTotal {
-        UsageTotal {
-            events: 3,
-            total: Some(quantity("12.5")),
-            greatest: Some(quantity("9")),
-            latest: Some(quantity("1.5")),
-            distinct: 2,
-            ..UsageTotal::none(SubscriptionId::from_u128(1), BillableMetricId::from_u128(1))
-        }
+    fn latest(second: i64, value: u64) -> Option<Latest> {
+        let timestamp = chrono::DateTime::from_timestamp(second, 0).unwrap();
+        Some(Latest { timestamp, received_at: timestamp, position: 0, value: value.into() })
     }
 
     #[test]
-    fn each_aggregation_bills_its_own_units() {
-        for (aggregation, units) in [
-            (Aggregation::Count, "3"),
-            (Aggregation::Sum, "12.5"),
-            (Aggregation::Max, "9"),
-            (Aggregation::UniqueCount, "2"),
-            (Aggregation::Latest, "1.5"),
-        ] {
-            assert_eq!(total().units(aggregation), Ok(quantity(units)), "{aggregation:?}");
-            let none = UsageTotal::none(total().subscription, total().metric);
-            assert_eq!(none.units(aggregation), Ok(Quantity::ZERO), "{aggregation:?}");
-        }
+    fn groups_put_together_are_as_if_they_had_been_one() {
+        let one = UsageTotal {
+            events: 2,
+            total: 7_u64.into(),
+            greatest: Some(5_u64.into()),
+            latest: latest(10, 5),
+            distinct: 1,
+            value_seconds: 100_u64.into(),
+        };
+        let other = UsageTotal {
+            events: 1,
+            total: 9_u64.into(),
+            greatest: Some(9_u64.into()),
+            latest: latest(9, 9),
+            distinct: 1,
+            value_seconds: 1_u64.into(),
+        };
+        let both = one.and(other).unwrap();
+        assert_eq!((both.events, both.total), (3, 16_u64.into()));
+        assert_eq!((both.greatest, both.latest), (Some(9_u64.into()), latest(10, 5)));
+        assert_eq!(both.value_seconds, 101_u64.into());
+        assert_eq!(one.and(UsageTotal::default()), Ok(UsageTotal { distinct: 0, ..one }));
     }
 
     #[test]
-    fn negative_totals_bill_as_zero() {
-        let minus = Some(quantity("-4"));
-        let total = UsageTotal { total: minus, greatest: minus, latest: minus, ..total() };
-        for aggregation in [Aggregation::Sum, Aggregation::Max, Aggregation::Latest] {
-            assert_eq!(total.units(aggregation), Ok(Quantity::ZERO), "{aggregation:?}");
-        }
-    }
-
-    #[test]
-    fn an_overflowing_total_has_no_units() {
-        let total = UsageTotal { total: None, ..total() };
-        for aggregation in [Aggregation::Sum, Aggregation::Count, Aggregation::Max] {
-            assert_eq!(total.units(aggregation), Err(Overflow), "{aggregation:?}");
-        }
+    fn a_sum_beyond_38_digits_is_an_overflow() {
+        let most = UsageTotal { total: Quantity::MAX, ..UsageTotal::default() };
+        assert_eq!(most.and(most), Err(Overflow));
     }
 }

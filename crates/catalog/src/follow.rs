@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
+use weir_ids::OrganizationId;
 use weir_runtime::{Clock, Shutdown};
 use weir_store::{CATALOG_CHANNEL, PgConnection, StoreError, catalog, clock};
 
@@ -100,6 +101,17 @@ impl Catalog {
             return Err(CatalogError::NotYet { wanted: version, newest: newest.version });
         }
         Ok(newest)
+    }
+
+    /// The event codes of the organization's metrics that no snapshot holds yet, and the version in
+    /// which that is so: they are counted from raw events once it is their turn.
+    /// Errors: the store's.
+    pub async fn awaited_codes(
+        &self,
+        organization: OrganizationId,
+    ) -> Result<(u64, Vec<String>), CatalogError> {
+        let mut conn = self.pool.acquire().await.map_err(StoreError::from)?;
+        Ok(catalog::awaited_codes(&mut conn, organization).await?)
     }
 
     /// The snapshot of exactly `version`, however old. Errors: `NotYet`; the store's.

@@ -1,13 +1,20 @@
 //! The catalog in one version. Never changed: the next version is another snapshot that shares all
 //! that is the same.
 
+use crate::targets::{Overrides, Targets};
 use chrono::{DateTime, Utc};
-use imbl::HashMap;
+use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 use std::sync::Arc;
+use weir_events::{Dimension, Expression};
 use weir_ids::{ApiKeyId, BillableMetricId, OrganizationId, SubscriptionId};
 use weir_store::catalog::{
-    Aggregation, CatalogChanges, CatalogRows, KeyRow, MetricRow, SubscriptionRow,
+    Aggregation, CatalogChanges, CatalogRows, DimensionRow, KeyRow, MetricRow, OrganizationRow,
+    SubscriptionRow,
 };
+
+/// Every event is looked up by code and external id, so the hash is a quick one; its seeds differ from
+/// process to process.
+type HashMap<K, V> = GenericHashMap<K, V, hashbrown::DefaultHashBuilder, DefaultSharedPtr>;
 
 /// The catalog in one version.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +24,9 @@ pub struct Snapshot {
     keys: HashMap<[u8; 32], Arc<ApiKey>>,
     metrics: HashMap<OrganizationId, HashMap<Arc<str>, Arc<[Metric]>>>,
     subscriptions: HashMap<OrganizationId, HashMap<Arc<str>, Arc<[Span]>>>,
+    /// Those that differ from the default.
+    organizations: HashMap<OrganizationId, OrganizationSettings>,
+    overrides: Overrides,
 }
 
 /// A key that is not revoked.
@@ -27,13 +37,31 @@ pub struct ApiKey {
     pub scopes: Vec<String>,
 }
 
-/// A metric that is not archived.
+/// What an organization has decided about its events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OrganizationSettings {
+    /// Events without a known metric or subscription are taken too.
+    pub lenient: bool,
+    /// What the edge takes each second; none: no bound.
+    pub events_per_second_max: Option<u32>,
+}
+
+/// A metric that is not archived. While it is rolled there are two of the same id: as it was and as
+/// it will be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metric {
     pub id: BillableMetricId,
     pub aggregation: Aggregation,
-    /// The property it reads; none for `Count`.
+    /// The property it reads; none for `Count` and `Custom`.
     pub field: Option<String>,
+    /// Computes the value in place of the field.
+    pub expression: Option<Arc<Expression>>,
+    /// By which properties its usage is told apart, by key.
+    pub dimensions: Vec<Dimension>,
+    /// What its usage is written under.
+    pub generation: u64,
+    /// Written, and not read yet.
+    pub rolling: bool,
 }
 
 /// When a subscription holds, `[started_at, ended_at)`.
@@ -49,6 +77,36 @@ impl ApiKey {
     #[must_use]
     pub fn allows(&self, scope: &str) -> bool {
         self.scopes.iter().any(|own| own == "*" || own == scope)
+    }
+}
+
+impl From<MetricRow> for Metric {
+    fn from(row: MetricRow) -> Self {
+        let MetricRow { id, aggregation, field, expression, generation, rolling, .. } = row;
+        let expression = expression.map(|text| {
+            Expression::parse(&text).map(Arc::new).inspect_err(|error| {
+                tracing::error!(%id, %error, "a metric's expression can't be read");
+            })
+        });
+        // Counting by the field instead would be counting something else.
+        let field = field.filter(|_| !matches!(expression, Some(Err(_))));
+        let dimension = |row: DimensionRow| Dimension { key: row.key, values: row.values };
+        let dimensions = row.dimensions.into_iter().map(dimension).collect();
+        let expression = expression.and_then(Result::ok);
+        Self { id, aggregation, field, expression, dimensions, generation, rolling }
+    }
+}
+
+impl Metric {
+    /// Those of a list of [`Snapshot::metrics`] by which an event is judged: of one that is rolled,
+    /// as it will be.
+    pub fn newest(metrics: &[Self]) -> impl Iterator<Item = &Self> {
+        let behind = metrics.iter().skip(1).map(Some).chain([None]);
+        let is_newest = |(metric, next): (_, Option<&Self>)| {
+            let metric: &Self = metric;
+            next.is_none_or(|next| next.id != metric.id).then_some(metric)
+        };
+        metrics.iter().zip(behind).filter_map(is_newest)
     }
 }
 
@@ -75,6 +133,12 @@ impl Snapshot {
         for row in &closed.subscriptions {
             next.remove_span(row);
         }
+        for row in &closed.organizations {
+            next.organizations.remove(&row.id);
+        }
+        for row in &closed.overrides {
+            next.overrides.remove(row);
+        }
         for KeyRow { id, organization, hash, scopes } in opened.keys {
             next.keys.insert(hash, Arc::new(ApiKey { id, organization, scopes }));
         }
@@ -83,6 +147,12 @@ impl Snapshot {
         }
         for row in opened.subscriptions {
             next.insert_span(row);
+        }
+        for OrganizationRow { id, lenient, events_per_second_max } in opened.organizations {
+            next.organizations.insert(id, OrganizationSettings { lenient, events_per_second_max });
+        }
+        for row in &opened.overrides {
+            next.overrides.insert(row);
         }
         next
     }
@@ -93,13 +163,53 @@ impl Snapshot {
         self.keys.get(hash).map(Arc::as_ref)
     }
 
-    /// The metrics that count events with this code, by id; empty when there are none.
+    /// What the organization has decided; the defaults for one that is not known.
+    #[must_use]
+    pub fn organization(&self, organization: OrganizationId) -> OrganizationSettings {
+        self.organizations.get(&organization).copied().unwrap_or_default()
+    }
+
+    /// Under which generations `metric`, one of [`Snapshot::metrics`], is written in the 15 minutes
+    /// of a subscription that begin at `bucket`.
+    #[must_use]
+    pub fn targets(
+        &self,
+        organization: OrganizationId,
+        metric: &Metric,
+        subscription: SubscriptionId,
+        bucket: DateTime<Utc>,
+    ) -> Targets {
+        // What it will be is written under its own generation alone, the newest there is.
+        if metric.rolling {
+            return Targets::only(metric.generation);
+        }
+        self.overrides.targets(metric.generation, organization, subscription, bucket)
+    }
+
+    /// The metrics that count events with this code, by id; empty when there are none. One that is
+    /// rolled is there as it was and, behind that, as it will be.
     #[must_use]
     pub fn metrics(&self, organization: OrganizationId, event_code: &str) -> &[Metric] {
         self.metrics
             .get(&organization)
             .and_then(|by_code| by_code.get(event_code))
             .map_or(&[], |metrics| metrics)
+    }
+
+    /// The code of the events that the metric of this generation counts. Looks at all codes of the
+    /// organization. None: there is no such metric.
+    #[must_use]
+    pub fn event_code(
+        &self,
+        organization: OrganizationId,
+        metric: BillableMetricId,
+        generation: u64,
+    ) -> Option<&str> {
+        let by_code = self.metrics.get(&organization)?;
+        by_code.iter().find_map(|(code, metrics)| {
+            let is_it = |one: &Metric| one.id == metric && one.generation == generation;
+            metrics.iter().any(is_it).then_some(code.as_ref())
+        })
     }
 
     /// The subscriptions that have or had this external id, by start; they don't overlap.
@@ -129,20 +239,20 @@ impl Snapshot {
     }
 
     fn insert_metric(&mut self, row: MetricRow) {
-        let MetricRow { id, organization, event_code, aggregation, field } = row;
+        let (organization, event_code) = (row.organization, row.event_code.clone());
         let by_code = self.metrics.entry(organization).or_default();
         let mut metrics =
             by_code.get(event_code.as_str()).map_or_else(Vec::new, |old| old.to_vec());
-        metrics.push(Metric { id, aggregation, field });
-        metrics.sort_by_key(|metric| metric.id);
+        metrics.push(row.into());
+        metrics.sort_by_key(|metric| (metric.id, metric.generation));
         by_code.insert(event_code.into(), metrics.into());
     }
 
     fn remove_metric(&mut self, row: &MetricRow) {
         let Some(by_code) = self.metrics.get_mut(&row.organization) else { return };
         let Some(old) = by_code.get(row.event_code.as_str()) else { return };
-        let left: Arc<[Metric]> =
-            old.iter().filter(|metric| metric.id != row.id).cloned().collect();
+        let same = |metric: &&Metric| metric.id == row.id && metric.generation == row.generation;
+        let left: Arc<[Metric]> = old.iter().filter(|metric| !same(metric)).cloned().collect();
         if left.is_empty() {
             by_code.remove(row.event_code.as_str());
         } else {
@@ -198,6 +308,10 @@ mod tests {
             event_code: code.to_owned(),
             aggregation: Aggregation::Count,
             field: None,
+            expression: None,
+            dimensions: Vec::new(),
+            generation: 0,
+            rolling: false,
         }
     }
 

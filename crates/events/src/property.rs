@@ -103,7 +103,8 @@ fn canonical_array(cursor: &mut Cursor<'_>, depth_left: u32, out: &mut String) -
     Some(())
 }
 
-fn write_string(text: &str, out: &mut String) {
+/// Appends `text` as a JSON string, quotes included.
+pub(crate) fn write_string(text: &str, out: &mut String) {
     out.push('"');
     for letter in text.chars() {
         match letter {

@@ -81,43 +81,102 @@ pub fn cut_into_records<'s, 'e>(
 /// beyond what the wire form lets pass.
 #[must_use]
 pub fn encode_record(header: &RecordHeader, events: &[RecordEvent<'_>]) -> Vec<u8> {
-    let body = encode_body(events);
-    assert!(events.len() <= RECORD_EVENTS_MAX, "{} events in one record", events.len());
-    assert!(body.len() <= RECORD_BODY_BYTES_MAX, "{} bytes in one record", body.len());
-    let compressed = lz4_flex::block::compress(&body);
-    let (encoding, stored) =
-        if compressed.len() < body.len() { (LZ4, compressed) } else { (PLAIN, body.clone()) };
-
-    let mut out = Vec::with_capacity(HEADER_BYTES + stored.len());
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[VERSION, encoding]);
-    out.extend_from_slice(&length_u16(events.len()).to_le_bytes());
-    out.extend_from_slice(&header.organization.as_u128().to_be_bytes());
-    out.extend_from_slice(&header.received_at_us.to_le_bytes());
-    out.extend_from_slice(&header.catalog_version.to_le_bytes());
-    out.extend_from_slice(&length_u32(body.len()).to_le_bytes());
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(&out), &stored);
-    out.extend_from_slice(&checksum.to_le_bytes());
-    out.extend_from_slice(&stored);
-    out
+    let mut body = RecordBody {
+        events: 0,
+        rows: Vec::with_capacity(events.iter().map(RecordEvent::encoded_bytes).sum()),
+        texts: Vec::new(),
+    };
+    for event in events {
+        body.push_row(event);
+    }
+    // The texts come right behind the rows: all in one place from the start.
+    for event in events {
+        event.texts().iter().for_each(|text| body.rows.extend_from_slice(text.as_bytes()));
+    }
+    body.encode(header)
 }
 
-fn encode_body(events: &[RecordEvent<'_>]) -> Vec<u8> {
-    let mut body = Vec::with_capacity(events.iter().map(RecordEvent::encoded_bytes).sum());
-    for event in events {
-        body.extend_from_slice(&event.timestamp_us.to_le_bytes());
-        body.extend_from_slice(&event.content_hash.to_le_bytes());
+/// Events in the form in which a record holds them: what several requests bring becomes one record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordBody {
+    events: usize,
+    rows: Vec<u8>,
+    texts: Vec<u8>,
+}
+
+impl RecordBody {
+    /// How many events there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.events
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events == 0
+    }
+
+    /// Adds an event behind the others. Panics: a text beyond what the wire form lets pass.
+    pub fn push(&mut self, event: &RecordEvent<'_>) {
+        self.push_row(event);
+        event.texts().iter().for_each(|text| self.texts.extend_from_slice(text.as_bytes()));
+    }
+
+    fn push_row(&mut self, event: &RecordEvent<'_>) {
+        self.events += 1;
+        self.rows.extend_from_slice(&event.timestamp_us.to_le_bytes());
+        self.rows.extend_from_slice(&event.content_hash.to_le_bytes());
         for name in [event.transaction_id, event.external_subscription_id, event.code] {
-            body.extend_from_slice(&length_u16(name.len()).to_le_bytes());
+            self.rows.extend_from_slice(&length_u16(name.len()).to_le_bytes());
         }
-        body.extend_from_slice(&length_u32(event.properties.len()).to_le_bytes());
+        self.rows.extend_from_slice(&length_u32(event.properties.len()).to_le_bytes());
     }
-    for event in events {
-        for text in event.texts() {
-            body.extend_from_slice(text.as_bytes());
-        }
+
+    /// Whether one record can hold these and the `others`.
+    #[must_use]
+    pub fn has_room_for(&self, others: &Self) -> bool {
+        self.events + others.events <= RECORD_EVENTS_MAX
+            && self.bytes() + others.bytes() <= RECORD_BODY_BYTES_MAX
     }
-    body
+
+    fn bytes(&self) -> usize {
+        self.rows.len() + self.texts.len()
+    }
+
+    /// Adds the `others` behind these.
+    pub fn append(&mut self, others: &Self) {
+        self.events += others.events;
+        self.rows.extend_from_slice(&others.rows);
+        self.texts.extend_from_slice(&others.texts);
+    }
+
+    /// The bytes of the record that holds them. Panics: more events or bytes than one record holds
+    /// (`has_room_for` keeps to both).
+    #[must_use]
+    pub fn encode(self, header: &RecordHeader) -> Vec<u8> {
+        let Self { events, rows: mut body, texts } = self;
+        body.extend_from_slice(&texts);
+        assert!(events <= RECORD_EVENTS_MAX, "{events} events in one record");
+        assert!(body.len() <= RECORD_BODY_BYTES_MAX, "{} bytes in one record", body.len());
+        let body_bytes = body.len();
+        let compressed = lz4_flex::block::compress(&body);
+        let (encoding, stored) =
+            if compressed.len() < body_bytes { (LZ4, compressed) } else { (PLAIN, body) };
+
+        let mut out = Vec::with_capacity(HEADER_BYTES + stored.len());
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&[VERSION, encoding]);
+        out.extend_from_slice(&length_u16(events).to_le_bytes());
+        out.extend_from_slice(&header.organization.as_u128().to_be_bytes());
+        out.extend_from_slice(&header.received_at_us.to_le_bytes());
+        out.extend_from_slice(&header.catalog_version.to_le_bytes());
+        out.extend_from_slice(&length_u32(body_bytes).to_le_bytes());
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&out), &stored);
+        out.extend_from_slice(&checksum.to_le_bytes());
+        out.extend_from_slice(&stored);
+        out
+    }
 }
 
 #[expect(clippy::expect_used, reason = "a cut length would make another event of it")]
@@ -258,6 +317,17 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, RecordError> {
     let body = decompress(encoding, stored, body_bytes)?;
     let (rows, text) = decode_body(body, events)?;
     Ok(Record { header, rows, text })
+}
+
+/// How many events a record says it holds, without reading them; 0 for what is no record.
+#[must_use]
+pub fn events_in_record(bytes: &[u8]) -> usize {
+    match bytes {
+        [b'W', b'E', b'I', b'R', _version, _encoding, low, high, ..] => {
+            usize::from(u16::from_le_bytes([*low, *high]))
+        }
+        _ => 0,
+    }
 }
 
 fn decompress(encoding: u8, stored: &[u8], body_bytes: usize) -> Result<Vec<u8>, RecordError> {

@@ -86,6 +86,10 @@ reasons! {
     NotANumber = "NOT_A_NUMBER",
     /// A value has more than 16 digits before or 12 after the point.
     TooManyDigits = "TOO_MANY_DIGITS",
+    /// The metric's expression divides by zero for this event.
+    DivisionByZero = "DIVISION_BY_ZERO",
+    /// The event is dated before the window in which repeats are known.
+    TooOld = "TOO_OLD",
     /// No metric counts events with this code.
     UnknownCode = "UNKNOWN_CODE",
     /// No subscription has this external id.

@@ -192,6 +192,8 @@ id!(/// One version of a plan.
     PlanVersionId, "plv");
 id!(/// A usage charge of a plan version; a changed plan keeps the ids of its charges.
     ChargeId, "chg");
+id!(/// A filter of a charge; a changed plan keeps the ids of its filters.
+    ChargeFilterId, "chf");
 id!(/// A customer of an organization.
     CustomerId, "cus");
 id!(/// A customer's subscription to a plan.

@@ -123,4 +123,22 @@ mod tests {
             assert!(matches!(refused, Err(ConfigError::OutOfRange { name: "partitions", .. })));
         }
     }
+
+    #[test]
+    fn kafka_properties_may_be_named_and_written_as_a_variable_can() {
+        let text = r#"
+            [client]
+            sasl_username = "weir"
+            "socket.keepalive.enable" = true
+            message_max_bytes = 2000000"#;
+        let options: KafkaOptions = weir_runtime::config::load("log_properties", text).unwrap();
+        let expected = [
+            ("message.max.bytes", "2000000"),
+            ("sasl.username", "weir"),
+            ("socket.keepalive.enable", "true"),
+        ];
+        let found: Vec<(&str, &str)> =
+            options.client.0.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(found, expected);
+    }
 }

@@ -11,7 +11,7 @@ mod kafka;
 mod metrics;
 
 pub use config::{ConfigError, LogConfig, PARTITIONS_MAX};
-pub use embedded::{EmbeddedLog, EmbeddedOptions};
+pub use embedded::{EmbeddedLog, EmbeddedOptions, NEW_EMBEDDED_PARTITIONS};
 pub use error::LogError;
 pub use event_log::{Append, EventLog, Stored};
 pub use kafka::{ClientProperties, KafkaLog, KafkaOptions};

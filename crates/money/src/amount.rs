@@ -109,6 +109,20 @@ impl Amount {
         Money::new(minor, currency)
     }
 
+    /// The number of units it is, to the 12 digits after the point that units have, half away from
+    /// zero. `None`: beyond 38 digits.
+    #[must_use]
+    pub fn to_quantity(self) -> Option<Quantity> {
+        let scaled = if self.scale <= Quantity::SCALE {
+            self.mantissa.checked_mul(power_of_ten(Quantity::SCALE - self.scale)?)?
+        } else {
+            let unit = power_of_ten(self.scale - Quantity::SCALE)?;
+            divide(self.mantissa, unit, Rounding::HalfAwayFromZero)
+        };
+        let scaled = i128::try_from(scaled).ok()?;
+        Quantity::ZERO.checked_add(Quantity::from_scaled(scaled))
+    }
+
     /// The same value in minor units: 0.0123 USD is 1.23 cents. Errors: beyond 76 digits.
     pub fn in_minor_units(self, currency: Currency) -> Result<Self, MoneyError> {
         self.checked_mul(Self::normal(

@@ -1,6 +1,6 @@
 //! Units and event values: fixed point with 12 digits after the point, 38 digits in all.
 
-use crate::{QuantityError, digits::Number};
+use crate::{QuantityError, Rounding, digits::Number};
 use alloc::string::String;
 use core::fmt;
 
@@ -40,6 +40,26 @@ impl Quantity {
     #[must_use]
     pub fn checked_sub(self, other: Self) -> Option<Self> {
         self.checked_add(Self(other.0.checked_neg()?))
+    }
+
+    /// Rounds to `digits` after the point, -12..=12; -2 rounds to hundreds.
+    /// Ceil to hundreds: 101 → 200, −101 → −100. `None`: other digits; beyond 38 digits.
+    #[must_use]
+    pub fn round_to(self, digits: i32, rounding: Rounding) -> Option<Self> {
+        let scale = i32::try_from(Self::SCALE).ok()?;
+        if !(-scale..=scale).contains(&digits) {
+            return None;
+        }
+        let unit = 10_i128.checked_pow(u32::try_from(scale.checked_sub(digits)?).ok()?)?;
+        let (quotient, rest) = (self.0 / unit, self.0 % unit);
+        let grow = match rounding {
+            // |rest| ≥ unit − |rest| says 2 × |rest| ≥ unit without overflow.
+            Rounding::HalfAwayFromZero => rest.abs() >= unit - rest.abs(),
+            Rounding::Ceil => rest > 0,
+            Rounding::Floor => rest < 0,
+        };
+        let away = i128::from(grow) * if self.0 < 0 { -1 } else { 1 };
+        Self::ZERO.checked_add(Self((quotient + away).checked_mul(unit)?))
     }
 
     /// Whether it is below zero.
@@ -177,6 +197,35 @@ mod tests {
         assert_eq!(most, Quantity::MAX);
         assert_eq!(most.checked_add(Quantity::from_scaled(1)), None);
         assert_eq!("1e26".parse::<Quantity>(), Err(QuantityError::TooManyDigits));
+    }
+
+    #[test]
+    fn units_are_rounded_on_either_side_of_the_point() {
+        for (text, digits, round, ceil, floor) in [
+            ("2.345", 2, "2.35", "2.35", "2.34"),
+            ("-2.345", 2, "-2.35", "-2.34", "-2.35"),
+            ("2.5", 0, "3", "3", "2"),
+            ("2", 0, "2", "2", "2"),
+            ("149.99", -2, "100", "200", "100"),
+            ("150", -2, "200", "200", "100"),
+            ("0.000000000001", 12, "0.000000000001", "0.000000000001", "0.000000000001"),
+            ("0.000000000001", 11, "0", "0.00000000001", "0"),
+            ("1", -12, "0", "1000000000000", "0"),
+            ("0", 0, "0", "0", "0"),
+        ] {
+            let quantity: Quantity = text.parse().unwrap();
+            for (rounding, rounded) in [
+                (Rounding::HalfAwayFromZero, round),
+                (Rounding::Ceil, ceil),
+                (Rounding::Floor, floor),
+            ] {
+                let made = quantity.round_to(digits, rounding).unwrap();
+                assert_eq!(made.to_string(), rounded, "{text} at {digits} by {rounding:?}");
+            }
+        }
+        assert_eq!(Quantity::ZERO.round_to(13, Rounding::Floor), None);
+        assert_eq!(Quantity::ZERO.round_to(-13, Rounding::Floor), None);
+        assert_eq!(Quantity::MAX.round_to(0, Rounding::Ceil), None, "39 digits");
     }
 
     proptest! {

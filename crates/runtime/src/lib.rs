@@ -6,6 +6,7 @@ pub mod health;
 pub mod postgres;
 pub mod server;
 pub mod telemetry;
+pub mod traces;
 mod unread;
 
 pub use clock::Clock;

@@ -1,10 +1,11 @@
-//! Logs to stderr and metrics for Prometheus.
+//! Logs to stderr, metrics for Prometheus, traces where a collector is named.
 
+use crate::traces::{self, Traces};
 use anyhow::Context;
 use axum::{Router, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::{io::IsTerminal, time::Duration};
-use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+use tracing_subscriber::{EnvFilter, Layer, fmt, prelude::*};
 
 /// Seconds: from a cache hit to the longest request that is let through.
 const SECONDS_BUCKETS: [f64; 13] =
@@ -16,10 +17,12 @@ const EVENTS_BUCKETS: [f64; 11] = [
     200_000.0,
 ];
 
-/// Sends logs to stderr: level from `WEIR_LOG` (default `info`), JSON lines with `WEIR_LOG_FORMAT=json`.
+/// Sends logs to stderr: level from `WEIR_LOG` (default `info`), JSON lines with `WEIR_LOG_FORMAT=json`;
+/// and spans, under the name `service`, to the collector of `OTEL_EXPORTER_OTLP_ENDPOINT`, if any. To
+/// be called within a Tokio runtime; what it returns is to be kept until the process ends.
 ///
-/// Errors: a filter that can't be read, or a second call in one process.
-pub fn init_logs() -> anyhow::Result<()> {
+/// Errors: a filter or an address that can't be read, or a second call in one process.
+pub fn init(service: &str) -> anyhow::Result<Traces> {
     let filter = match std::env::var("WEIR_LOG") {
         Ok(text) => EnvFilter::try_new(text).context("WEIR_LOG")?,
         Err(_) => EnvFilter::new("info,sqlx=warn,lsm_tree=warn,fjall=warn"),
@@ -27,13 +30,10 @@ pub fn init_logs() -> anyhow::Result<()> {
     let json = std::env::var("WEIR_LOG_FORMAT").is_ok_and(|format| format == "json");
     let colours = std::io::stderr().is_terminal();
     let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
-    let registry = tracing_subscriber::registry().with(filter);
-    if json {
-        registry.with(layer.json()).try_init()?;
-    } else {
-        registry.with(layer.with_target(false)).try_init()?;
-    }
-    Ok(())
+    let logs = if json { layer.json().boxed() } else { layer.with_target(false).boxed() };
+    let (spans, traces) = traces::from_environment(service)?;
+    tracing_subscriber::registry().with(spans).with(logs.with_filter(filter)).try_init()?;
+    Ok(traces)
 }
 
 /// Installs the process's metrics recorder.

@@ -6,7 +6,6 @@
 use axum::{
     body::{Body, HttpBody},
     extract::Request,
-    middleware::Next,
     response::Response,
 };
 use bytes::Bytes;
@@ -25,17 +24,20 @@ use std::{
 const REST_BYTES_MAX: usize = 16 << 20;
 const REST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers, and before that reads what the handler left of the body.
-pub(crate) async fn read_to_the_end(request: Request, next: Next) -> Response {
+/// What `answer` gives, and before that reads what it left of the body.
+pub(crate) async fn read_to_the_end<F: Future<Output = Response>>(
+    request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> Response {
     // HTTP/2 can end one stream and keep the connection.
     if request.body().is_end_stream() || request.version() >= Version::HTTP_2 {
-        return next.run(request).await;
+        return answer(request).await;
     }
     let asks_first = request.headers().contains_key(header::EXPECT);
     let left = Arc::new(Mutex::new(None));
     let request = request
         .map(|body| Body::new(Lent { body: Some(body), begun: false, left: Arc::clone(&left) }));
-    let response = next.run(request).await;
+    let response = answer(request).await;
     let rest = left.lock().take();
     match rest {
         // It is told not to send before it has begun.
@@ -105,7 +107,7 @@ impl HttpBody for Lent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::{Router, http::StatusCode, middleware::from_fn, routing::post};
+    use axum::{Router, http::StatusCode, routing::post};
     use futures::{StreamExt, stream};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tower::ServiceExt;
@@ -125,13 +127,14 @@ mod tests {
             }
             StatusCode::PAYLOAD_TOO_LARGE
         };
-        let app = Router::new().route("/", post(handler)).layer(from_fn(read_to_the_end));
+        let app = Router::new().route("/", post(handler));
         let mut request = Request::post("/");
         if expect {
             request = request.header(header::EXPECT, "100-continue");
         }
         let request = request.body(Body::from_stream(chunks)).unwrap();
-        let response = app.oneshot(request).await.unwrap();
+        let answer = |request| async { app.oneshot(request).await.unwrap() };
+        let response = read_to_the_end(request, answer).await;
         assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
         read.load(Ordering::SeqCst)
     }

@@ -1,13 +1,13 @@
 //! Billable metrics: what usage is counted by.
 
-use crate::columns::{from_word, id, word};
+use crate::columns::{from_word, id, optional_word, word};
 use crate::error::touched;
 use crate::page::{self, Listed, Source, push_any, push_search};
 use crate::{Page, PageRequest, StoreError, Timestamp};
-use sqlx::types::Uuid;
+use sqlx::types::{Json, Uuid};
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use std::collections::BTreeMap;
-use weir_billing::metric::{Aggregation, BillableMetric};
+use weir_billing::metric::{self, Aggregation, BillableMetric, RoundingFunction, UnitRounding};
 use weir_ids::{BillableMetricId, OrganizationId, PlanId};
 
 /// Which metrics a list shows: those that meet every condition given.
@@ -17,6 +17,8 @@ pub struct MetricFilter {
     pub aggregations: Vec<Aggregation>,
     /// Charged by the newest version of this plan.
     pub plan: Option<PlanId>,
+    /// Those whose units carry over, or the others; all when absent.
+    pub recurring: Option<bool>,
     /// Found in name or code, in any case.
     pub text: String,
     /// Archived ones too.
@@ -38,6 +40,7 @@ pub struct MetricUses {
 
 const SOURCE: Source = Source {
     columns: "organization_id, id, name, code, event_code, description, aggregation, field_name, \
+              expression, recurring, rounding_function, rounding_precision, filters, group_keys, \
               created_at, updated_at, deleted_at",
     table: "billable_metrics",
 };
@@ -46,9 +49,11 @@ macro_rules! select {
     ($rest:tt, $($arg:expr),+) => {
         sqlx::query_as!(
             Row,
-            "SELECT organization_id, id, name, code, event_code, description, aggregation,
-                 field_name, created_at, updated_at, deleted_at
-             FROM billable_metrics " + $rest,
+            r#"SELECT organization_id, id, name, code, event_code, description, aggregation,
+                 field_name, expression, recurring, rounding_function, rounding_precision,
+                 filters AS "filters: Json<Vec<metric::MetricFilter>>", group_keys,
+                 created_at, updated_at, deleted_at
+             FROM billable_metrics "# + $rest,
             $($arg),+
         )
     };
@@ -59,8 +64,9 @@ pub async fn insert(conn: &mut PgConnection, metric: &BillableMetric) -> Result<
     sqlx::query!(
         "INSERT INTO billable_metrics
              (organization_id, id, name, code, event_code, description, aggregation, field_name,
+              expression, recurring, rounding_function, rounding_precision, filters, group_keys,
               created_at, updated_at, deleted_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
         metric.organization as _,
         metric.id as _,
         metric.name,
@@ -69,6 +75,12 @@ pub async fn insert(conn: &mut PgConnection, metric: &BillableMetric) -> Result<
         metric.description,
         word("billable_metrics.aggregation", &metric.aggregation)?,
         metric.field_name,
+        metric.expression,
+        metric.recurring,
+        rounding_function(metric)?,
+        metric.rounding.map(|rounding| rounding.precision),
+        Json(&metric.filters) as _,
+        &metric.group_keys,
         metric.created_at,
         metric.updated_at,
         metric.deleted_at,
@@ -78,13 +90,14 @@ pub async fn insert(conn: &mut PgConnection, metric: &BillableMetric) -> Result<
     Ok(())
 }
 
-/// Writes what may change of a metric. Errors: `NotFound`; `Duplicate`
+/// Writes what may change of a metric, all but its group keys. Errors: `NotFound`; `Duplicate`
 /// (`billable_metrics_code_key`).
 pub async fn save(conn: &mut PgConnection, metric: &BillableMetric) -> Result<(), StoreError> {
     let result = sqlx::query!(
         "UPDATE billable_metrics
          SET name = $3, code = $4, event_code = $5, description = $6, aggregation = $7,
-             field_name = $8, updated_at = $9
+             field_name = $8, expression = $9, recurring = $10, rounding_function = $11,
+             rounding_precision = $12, filters = $13, updated_at = $14
          WHERE organization_id = $1 AND id = $2 AND deleted_at IS NULL",
         metric.organization as _,
         metric.id as _,
@@ -94,11 +107,54 @@ pub async fn save(conn: &mut PgConnection, metric: &BillableMetric) -> Result<()
         metric.description,
         word("billable_metrics.aggregation", &metric.aggregation)?,
         metric.field_name,
+        metric.expression,
+        metric.recurring,
+        rounding_function(metric)?,
+        metric.rounding.map(|rounding| rounding.precision),
+        Json(&metric.filters) as _,
         metric.updated_at,
     )
     .execute(conn)
     .await?;
     touched(&result)
+}
+
+/// Has the metric's usage told apart by these properties too, for ever. Nothing happens for those
+/// that it is told apart by already. Errors: `NotFound`, also when archived.
+pub async fn add_group_keys(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+    metric: BillableMetricId,
+    keys: &[String],
+) -> Result<(), StoreError> {
+    let result = sqlx::query!(
+        "UPDATE billable_metrics
+         SET group_keys = ARRAY(
+             SELECT DISTINCT key FROM unnest(group_keys || $3::text[]) key ORDER BY key
+         )
+         WHERE organization_id = $1 AND id = $2 AND deleted_at IS NULL",
+        organization as _,
+        metric as _,
+        keys,
+    )
+    .execute(conn)
+    .await?;
+    touched(&result)
+}
+
+/// The codes of the events that the organization's metrics count, each once.
+pub async fn event_codes(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+) -> Result<Vec<String>, StoreError> {
+    Ok(sqlx::query_scalar!(
+        "SELECT DISTINCT event_code FROM billable_metrics
+         WHERE organization_id = $1 AND deleted_at IS NULL
+         ORDER BY event_code",
+        organization as _,
+    )
+    .fetch_all(conn)
+    .await?)
 }
 
 /// The metric with this id, also an archived one.
@@ -179,6 +235,9 @@ pub async fn list(
         if !filter.with_deleted {
             query.push(" AND deleted_at IS NULL");
         }
+        if let Some(recurring) = filter.recurring {
+            query.push(" AND recurring = ").push_bind(recurring);
+        }
         if let Some(plan) = filter.plan {
             query.push(
                 " AND id IN (SELECT c.metric_id FROM charges c
@@ -236,6 +295,11 @@ pub async fn uses(
         .collect())
 }
 
+fn rounding_function(metric: &BillableMetric) -> Result<Option<String>, StoreError> {
+    let function = metric.rounding.map(|rounding| rounding.function);
+    optional_word("billable_metrics.rounding_function", function.as_ref())
+}
+
 #[derive(sqlx::FromRow)]
 pub(crate) struct Row {
     pub organization_id: Uuid,
@@ -246,6 +310,12 @@ pub(crate) struct Row {
     pub description: Option<String>,
     pub aggregation: String,
     pub field_name: Option<String>,
+    pub expression: Option<String>,
+    pub recurring: bool,
+    pub rounding_function: Option<String>,
+    pub rounding_precision: Option<i32>,
+    pub filters: Json<Vec<metric::MetricFilter>>,
+    pub group_keys: Vec<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub deleted_at: Option<Timestamp>,
@@ -262,6 +332,14 @@ impl Listed for Row {
 
 impl Row {
     pub(crate) fn read(self) -> Result<BillableMetric, StoreError> {
+        let rounding = match (&self.rounding_function, self.rounding_precision) {
+            (Some(function), Some(precision)) => {
+                let column = "billable_metrics.rounding_function";
+                let function: RoundingFunction = from_word(column, function)?;
+                Some(UnitRounding { function, precision })
+            }
+            (None, _) | (_, None) => None,
+        };
         Ok(BillableMetric {
             id: id(self.id),
             organization: id(self.organization_id),
@@ -271,6 +349,11 @@ impl Row {
             description: self.description,
             aggregation: from_word("billable_metrics.aggregation", &self.aggregation)?,
             field_name: self.field_name,
+            expression: self.expression,
+            recurring: self.recurring,
+            rounding,
+            filters: self.filters.0,
+            group_keys: self.group_keys,
             created_at: self.created_at,
             updated_at: self.updated_at,
             deleted_at: self.deleted_at,

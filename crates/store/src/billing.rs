@@ -1,7 +1,7 @@
 //! What the invoicer loads: who is due, with everything that decides what is owed. Thousands of
 //! subscriptions in a handful of statements.
 
-use crate::columns::{from_word, id, unsigned};
+use crate::columns::{from_json, from_word, id, unsigned};
 use crate::{StoreError, Timestamp, customers, plans, subscriptions};
 use sqlx::PgConnection;
 use sqlx::types::Uuid;
@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weir_billing::contract::{Agreement, Billed, Contract, EffectiveVersion, MetricTerms};
 use weir_billing::invoice::Invoice;
+use weir_billing::metric::UnitRounding;
 use weir_billing::plan::PlanVersion;
 use weir_ids::{
     BillableMetricId, CustomerId, InvoiceId, OrganizationId, PlanId, PlanVersionId, SubscriptionId,
@@ -41,11 +42,15 @@ impl From<Timestamp> for Horizon {
 pub struct DraftFacts {
     pub versions: BTreeMap<PlanVersionId, Arc<PlanVersion>>,
     pub metrics: BTreeMap<BillableMetricId, MetricTerms>,
+    /// When their subscriptions began.
+    pub started_at: BTreeMap<SubscriptionId, Timestamp>,
 }
 
 /// Customers with a subscription due within `horizon`, longest due first, at most `limit`
 /// subscriptions; those of whom something is due that was not known before the horizon wait with all
-/// of it, since what is due at one instant shares an invoice. Those that failed a while ago (`billing_failures`) are passed over.
+/// of it, since what is due at one instant shares an invoice. Those that failed a while ago
+/// (`billing_failures`) are passed over; organizations whose usage is about to change by a roll or a
+/// void wait (`rolls::unsettled`).
 /// They are locked until the transaction ends; those that another one has locked are left out.
 /// Read what is due of them by [`contracts`], in a later statement of the same transaction: it may
 /// have been billed between this statement's start and its lock.
@@ -58,17 +63,22 @@ pub async fn due_customers(
     // One row per subscription: DISTINCT can't be locked.
     let rows = sqlx::query!(
         "SELECT c.organization_id, c.id
-         FROM subscriptions s
+         FROM subscription_dues s
          JOIN customers c ON c.organization_id = s.organization_id AND c.id = s.customer_id
          WHERE s.next_due_at <= $1
-           AND ($3::timestamptz IS NULL OR NOT EXISTS (
-               SELECT FROM subscriptions o
-               WHERE o.organization_id = s.organization_id AND o.customer_id = s.customer_id
-                 AND o.next_due_at <= $1 AND o.next_due_set_at > $3
+           AND ($3::timestamptz IS NULL OR (s.organization_id, s.customer_id) NOT IN (
+               SELECT o.organization_id, o.customer_id
+               FROM subscription_dues o
+               WHERE o.next_due_at <= $1 AND o.set_at > $3
            ))
+           AND s.organization_id NOT IN (
+               SELECT r.organization_id FROM usage_rolls r WHERE r.state IN ('waiting', 'rolling')
+               UNION
+               SELECT v.organization_id FROM event_voids v WHERE v.generation IS NULL
+           )
            AND NOT EXISTS (
                SELECT FROM billing_failures f
-               WHERE f.organization_id = s.organization_id AND f.subject_id = s.id
+               WHERE f.organization_id = s.organization_id AND f.subject_id = s.subscription_id
                  AND f.retry_at > clock_timestamp()
            )
          ORDER BY s.next_due_at, s.organization_id, s.customer_id
@@ -163,7 +173,7 @@ pub async fn metric_terms(
     let (organizations, ids): (Vec<OrganizationId>, Vec<BillableMetricId>) =
         metrics.iter().copied().unzip();
     sqlx::query!(
-        "SELECT id, name, aggregation
+        "SELECT id, name, aggregation, recurring, rounding_function, rounding_precision, filters
          FROM billable_metrics
          WHERE (organization_id, id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))",
         &organizations as _,
@@ -173,8 +183,20 @@ pub async fn metric_terms(
     .await?
     .into_iter()
     .map(|row| {
-        let aggregation = from_word("billable_metrics.aggregation", &row.aggregation)?;
-        Ok((id(row.id), MetricTerms { name: row.name, aggregation }))
+        let function = row.rounding_function.as_deref();
+        let function = function.map(|word| from_word("billable_metrics.rounding_function", word));
+        let rounding = function
+            .transpose()?
+            .zip(row.rounding_precision)
+            .map(|(function, precision)| UnitRounding { function, precision });
+        let terms = MetricTerms {
+            name: row.name,
+            aggregation: from_word("billable_metrics.aggregation", &row.aggregation)?,
+            recurring: row.recurring,
+            rounding,
+            filters: from_json("billable_metrics.filters", row.filters)?,
+        };
+        Ok((id(row.id), terms))
     })
     .collect()
 }
@@ -193,6 +215,11 @@ pub async fn due_drafts(
          FROM invoices i
          JOIN customers c ON c.organization_id = i.organization_id AND c.id = i.customer_id
          WHERE i.status = 'draft' AND i.finalize_at <= $1
+           AND i.organization_id NOT IN (
+               SELECT r.organization_id FROM usage_rolls r WHERE r.state IN ('waiting', 'rolling')
+               UNION
+               SELECT v.organization_id FROM event_voids v WHERE v.generation IS NULL
+           )
            AND NOT EXISTS (
                SELECT FROM billing_failures f
                WHERE f.organization_id = i.organization_id AND f.subject_id = i.id
@@ -232,7 +259,15 @@ pub async fn draft_facts(
         })
         .collect();
     let metrics = metric_terms(conn, &charged.into_iter().collect::<Vec<_>>()).await?;
-    Ok(DraftFacts { versions, metrics })
+    let subscriptions: Vec<(OrganizationId, SubscriptionId)> = drafts
+        .iter()
+        .flat_map(|draft| {
+            draft.subscriptions.iter().map(|one| (draft.organization, one.subscription))
+        })
+        .collect();
+    let subscriptions = subscriptions::find_all(conn, &subscriptions).await?;
+    let started_at = subscriptions.into_values().map(|one| (one.id, one.started_at)).collect();
+    Ok(DraftFacts { versions, metrics, started_at })
 }
 
 /// The next instant after `after` at which a subscription is to be billed or a draft to be
@@ -243,7 +278,7 @@ pub async fn next_due(
 ) -> Result<Option<Timestamp>, StoreError> {
     Ok(sqlx::query_scalar!(
         "SELECT least(
-             (SELECT min(next_due_at) FROM subscriptions WHERE next_due_at > $1),
+             (SELECT min(next_due_at) FROM subscription_dues WHERE next_due_at > $1),
              (SELECT min(finalize_at) FROM invoices WHERE status = 'draft' AND finalize_at > $1)
          )",
         after
@@ -257,10 +292,10 @@ pub async fn next_due(
 pub async fn count_due(conn: &mut PgConnection, as_of: Timestamp) -> Result<u64, StoreError> {
     let due = sqlx::query_scalar!(
         r#"SELECT (
-               SELECT count(*) FROM subscriptions s
+               SELECT count(*) FROM subscription_dues s
                WHERE s.next_due_at <= $1 AND NOT EXISTS (
                    SELECT FROM billing_failures f
-                   WHERE f.organization_id = s.organization_id AND f.subject_id = s.id
+                   WHERE f.organization_id = s.organization_id AND f.subject_id = s.subscription_id
                      AND f.retry_at > clock_timestamp()
                )
            ) + (
@@ -294,14 +329,17 @@ async fn due_subscriptions(
         customers.iter().copied().unzip();
     Ok(sqlx::query_as!(
         DueRow,
-        r#"SELECT organization_id, id AS subscription_id, next_due_at AS "due_at!"
+        r#"SELECT organization_id AS "organization_id!", subscription_id AS "subscription_id!",
+               next_due_at AS "due_at!"
            FROM (
-               SELECT organization_id, id, next_due_at,
-                   min(next_due_at) OVER (PARTITION BY organization_id, customer_id) AS first
+               SELECT d.organization_id, d.subscription_id, d.next_due_at,
+                   min(d.next_due_at) OVER (PARTITION BY d.organization_id, d.customer_id) AS first
                FROM subscriptions s
-               WHERE next_due_at <= $3
-                 AND ($4::timestamptz IS NULL OR next_due_set_at <= $4)
-                 AND (organization_id, customer_id)
+               JOIN subscription_dues d
+                   ON d.organization_id = s.organization_id AND d.subscription_id = s.id
+               WHERE d.next_due_at <= $3
+                 AND ($4::timestamptz IS NULL OR d.set_at <= $4)
+                 AND (s.organization_id, s.customer_id)
                      IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
                  AND NOT EXISTS (
                      SELECT FROM billing_failures f
@@ -384,16 +422,17 @@ async fn planned(
     let (organizations, ids): (Vec<OrganizationId>, Vec<SubscriptionId>) =
         subscriptions.iter().copied().unzip();
     let rows = sqlx::query!(
-        r#"SELECT id, next_due_at AS "next_due_at!"
-           FROM subscriptions
-           WHERE (organization_id, id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
+        r#"SELECT subscription_id, next_due_at AS "next_due_at!"
+           FROM subscription_dues
+           WHERE (organization_id, subscription_id)
+                   IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
              AND next_due_at IS NOT NULL"#,
         &organizations as _,
         &ids as _,
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(|row| (id(row.id), row.next_due_at)).collect())
+    Ok(rows.into_iter().map(|row| (id(row.subscription_id), row.next_due_at)).collect())
 }
 
 /// What the base fee's line is called, and the plan's code.

@@ -1,4 +1,5 @@
-//! What the hot path needs of the catalog, as of any version: keys, metrics and subscriptions.
+//! What the hot path needs of the catalog, as of any version: keys, metrics, subscriptions, and the
+//! settings and generations that differ from the default.
 //!
 //! Triggers write the history and raise the version, so that no store function can forget to.
 //! A row holds in the versions `version_from <= v < version_to`.
@@ -6,7 +7,7 @@
 use crate::columns::{bigint, from_word, id, unsigned};
 use crate::{StoreError, Timestamp};
 use sqlx::PgConnection;
-use sqlx::types::Uuid;
+use sqlx::types::{Json, Uuid};
 pub use weir_billing::metric::Aggregation;
 use weir_ids::{ApiKeyId, BillableMetricId, OrganizationId, SubscriptionId};
 
@@ -19,7 +20,16 @@ pub struct KeyRow {
     pub scopes: Vec<String>,
 }
 
-/// A metric that is not archived.
+/// A property by which a metric's usage is told apart.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct DimensionRow {
+    pub key: String,
+    /// The values that are told apart; others count as absent. None: any value.
+    pub values: Option<Vec<String>>,
+}
+
+/// A metric that is not archived. While it is rolled there are two rows of it: as it was and as it
+/// will be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricRow {
     pub id: BillableMetricId,
@@ -27,6 +37,13 @@ pub struct MetricRow {
     pub event_code: String,
     pub aggregation: Aggregation,
     pub field: Option<String>,
+    pub expression: Option<String>,
+    /// By key.
+    pub dimensions: Vec<DimensionRow>,
+    /// What its usage is written under; 0 for one that was never rolled.
+    pub generation: u64,
+    /// Written, and not read yet.
+    pub rolling: bool,
 }
 
 /// A subscription, also one that has ended: events may still arrive for its time.
@@ -40,12 +57,36 @@ pub struct SubscriptionRow {
     pub ended_at: Option<Timestamp>,
 }
 
+/// The settings of an organization, where one differs from the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrganizationRow {
+    pub id: OrganizationId,
+    /// Events without a known metric or subscription are taken too. Default: no.
+    pub lenient: bool,
+    /// What the edge takes each second. Default: no bound.
+    pub events_per_second_max: Option<u32>,
+}
+
+/// A subscription, or a cell of it, whose usage is written under a generation of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverrideRow {
+    pub generation: u64,
+    pub organization: OrganizationId,
+    pub subscription: SubscriptionId,
+    /// The start of the cell's 15 minutes; none: the whole subscription.
+    pub bucket: Option<Timestamp>,
+    /// Written, and not read yet.
+    pub rolling: bool,
+}
+
 /// Rows of the catalog.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CatalogRows {
     pub keys: Vec<KeyRow>,
     pub metrics: Vec<MetricRow>,
     pub subscriptions: Vec<SubscriptionRow>,
+    pub organizations: Vec<OrganizationRow>,
+    pub overrides: Vec<OverrideRow>,
 }
 
 /// How the catalog went from one version to another: what held before and no longer does, then
@@ -61,6 +102,29 @@ pub async fn version(conn: &mut PgConnection) -> Result<u64, StoreError> {
     let version =
         sqlx::query_scalar!("SELECT version FROM catalog_version").fetch_one(conn).await?;
     unsigned("catalog_version.version", version)
+}
+
+/// The event codes of metrics that are not in the catalog yet, because their roll has not started;
+/// and the version in which that is so.
+pub async fn awaited_codes(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+) -> Result<(u64, Vec<String>), StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT v.version, ARRAY(
+               SELECT DISTINCT m.event_code
+               FROM usage_rolls r
+               JOIN billable_metrics m
+                   ON m.organization_id = r.organization_id AND m.id = r.metric_id
+               WHERE r.organization_id = $1 AND r.kind = 'metric' AND r.state = 'waiting'
+                   AND m.deleted_at IS NULL
+           ) AS "codes!"
+           FROM catalog_version v"#,
+        organization as _,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok((unsigned("catalog_version.version", row.version)?, row.codes))
 }
 
 /// Everything that holds in version `as_of`, which must not be newer than [`version`].
@@ -96,6 +160,14 @@ async fn changes_between(
     for row in subscriptions(conn, after, up_to).await? {
         let (opened, row) = row.read();
         changes.side(opened).subscriptions.push(row);
+    }
+    for row in organizations(conn, after, up_to).await? {
+        let (opened, row) = row.read()?;
+        changes.side(opened).organizations.push(row);
+    }
+    for row in overrides(conn, after, up_to).await? {
+        let (opened, row) = row.read()?;
+        changes.side(opened).overrides.push(row);
     }
     Ok(changes)
 }
@@ -137,12 +209,15 @@ async fn metrics(
     Ok(sqlx::query_as!(
         MetricColumns,
         r#"SELECT id AS "id!", organization_id AS "organization_id!", event_code AS "event_code!",
-               aggregation AS "aggregation!", field_name, version_from > $1 AS "opened!"
+               aggregation AS "aggregation!", field_name, expression,
+               dimensions AS "dimensions!: Json<Vec<DimensionRow>>", generation AS "generation!",
+               rolling AS "rolling!", version_from > $1 AS "opened!"
            FROM catalog_metrics
            WHERE version_from > $1 AND version_from <= $2
              AND (version_to IS NULL OR version_to > $2)
            UNION ALL
-           SELECT id, organization_id, event_code, aggregation, field_name, false
+           SELECT id, organization_id, event_code, aggregation, field_name, expression,
+               dimensions, generation, rolling, false
            FROM catalog_metrics
            WHERE version_from <= $1 AND version_to > $1 AND version_to <= $2"#,
         after,
@@ -176,6 +251,53 @@ async fn subscriptions(
     .await?)
 }
 
+async fn organizations(
+    conn: &mut PgConnection,
+    after: i64,
+    up_to: i64,
+) -> Result<Vec<OrganizationColumns>, StoreError> {
+    Ok(sqlx::query_as!(
+        OrganizationColumns,
+        r#"SELECT organization_id AS "organization_id!", lenient AS "lenient!",
+               events_per_second_max, version_from > $1 AS "opened!"
+           FROM catalog_organizations
+           WHERE version_from > $1 AND version_from <= $2
+             AND (version_to IS NULL OR version_to > $2)
+           UNION ALL
+           SELECT organization_id, lenient, events_per_second_max, false
+           FROM catalog_organizations
+           WHERE version_from <= $1 AND version_to > $1 AND version_to <= $2"#,
+        after,
+        up_to,
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+async fn overrides(
+    conn: &mut PgConnection,
+    after: i64,
+    up_to: i64,
+) -> Result<Vec<OverrideColumns>, StoreError> {
+    Ok(sqlx::query_as!(
+        OverrideColumns,
+        r#"SELECT generation AS "generation!", organization_id AS "organization_id!",
+               subscription_id AS "subscription_id!", bucket, rolling AS "rolling!",
+               version_from > $1 AS "opened!"
+           FROM catalog_overrides
+           WHERE version_from > $1 AND version_from <= $2
+             AND (version_to IS NULL OR version_to > $2)
+           UNION ALL
+           SELECT generation, organization_id, subscription_id, bucket, rolling, false
+           FROM catalog_overrides
+           WHERE version_from <= $1 AND version_to > $1 AND version_to <= $2"#,
+        after,
+        up_to,
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
 struct KeyColumns {
     id: Uuid,
     organization_id: Uuid,
@@ -190,6 +312,10 @@ struct MetricColumns {
     event_code: String,
     aggregation: String,
     field_name: Option<String>,
+    expression: Option<String>,
+    dimensions: Json<Vec<DimensionRow>>,
+    generation: i64,
+    rolling: bool,
     opened: bool,
 }
 
@@ -199,6 +325,22 @@ struct SubscriptionColumns {
     external_id: String,
     started_at: Timestamp,
     ended_at: Option<Timestamp>,
+    opened: bool,
+}
+
+struct OrganizationColumns {
+    organization_id: Uuid,
+    lenient: bool,
+    events_per_second_max: Option<i32>,
+    opened: bool,
+}
+
+struct OverrideColumns {
+    generation: i64,
+    organization_id: Uuid,
+    subscription_id: Uuid,
+    bucket: Option<Timestamp>,
+    rolling: bool,
     opened: bool,
 }
 
@@ -227,6 +369,10 @@ impl MetricColumns {
             event_code: self.event_code,
             aggregation: from_word("catalog_metrics.aggregation", &self.aggregation)?,
             field: self.field_name,
+            expression: self.expression,
+            dimensions: self.dimensions.0,
+            generation: unsigned("catalog_metrics.generation", self.generation)?,
+            rolling: self.rolling,
         };
         Ok((self.opened, row))
     }
@@ -242,5 +388,32 @@ impl SubscriptionColumns {
             ended_at: self.ended_at,
         };
         (self.opened, row)
+    }
+}
+
+impl OrganizationColumns {
+    fn read(self) -> Result<(bool, OrganizationRow), StoreError> {
+        let row = OrganizationRow {
+            id: id(self.organization_id),
+            lenient: self.lenient,
+            events_per_second_max: self
+                .events_per_second_max
+                .map(|max| unsigned("catalog_organizations.events_per_second_max", max))
+                .transpose()?,
+        };
+        Ok((self.opened, row))
+    }
+}
+
+impl OverrideColumns {
+    fn read(self) -> Result<(bool, OverrideRow), StoreError> {
+        let row = OverrideRow {
+            generation: unsigned("catalog_overrides.generation", self.generation)?,
+            organization: id(self.organization_id),
+            subscription: id(self.subscription_id),
+            bucket: self.bucket,
+            rolling: self.rolling,
+        };
+        Ok((self.opened, row))
     }
 }

@@ -57,6 +57,14 @@ pub(crate) fn word<T: serde::Serialize>(
     }
 }
 
+/// Like [`word`], of what may be absent.
+pub(crate) fn optional_word<T: serde::Serialize>(
+    column: &'static str,
+    value: Option<&T>,
+) -> Result<Option<String>, StoreError> {
+    value.map(|value| word(column, value)).transpose()
+}
+
 /// An enum read from its snake case word.
 pub(crate) fn from_word<T: serde::de::DeserializeOwned>(
     column: &'static str,
@@ -64,4 +72,23 @@ pub(crate) fn from_word<T: serde::de::DeserializeOwned>(
 ) -> Result<T, StoreError> {
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
         .map_err(|_| StoreError::Corrupt { column, value: text.to_owned() })
+}
+
+/// A value for a `jsonb` column.
+pub(crate) fn json<T: serde::Serialize>(
+    column: &'static str,
+    value: &T,
+) -> Result<serde_json::Value, StoreError> {
+    serde_json::to_value(value)
+        .map_err(|error| StoreError::OutOfRange { column, value: error.to_string() })
+}
+
+/// What a `jsonb` column holds. By way of a `Value`: with numbers of any length, a tagged enum can't
+/// be read directly.
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(
+    column: &'static str,
+    value: serde_json::Value,
+) -> Result<T, StoreError> {
+    let text = value.to_string();
+    serde_json::from_value(value).map_err(|_| StoreError::Corrupt { column, value: text })
 }

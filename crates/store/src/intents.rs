@@ -6,7 +6,7 @@
 //! one comes first and the other sees it.
 
 use crate::columns::{bigint, integer, unsigned};
-use crate::{StoreError, Timestamp};
+use crate::{StoreError, Timestamp, rolls};
 use sqlx::{Connection, PgConnection};
 
 /// A chunk of a partition: the positions `from..to`, resolved with one version of the catalog.
@@ -43,36 +43,28 @@ pub struct DoneChunk {
 
 /// Done chunks kept of each partition: more than a lease lasts, few enough to read at once.
 const DONE_KEPT: i64 = 1_000;
+/// The same of those that the verifier has not seen: five hours of chunks as fast as they come.
+const UNVERIFIED_KEPT: i64 = 100_000;
 
-/// How many chunks may be opened while an older one stays open. ClickHouse drops a repeated chunk
-/// by its token, and remembers the last 10,000 tokens of a table; half of that is kept in hand.
+/// How many chunks, live and of rolls, may be opened while an older one stays open. ClickHouse drops
+/// a repeated chunk by its token, and remembers the last 10,000 tokens of a table; half of that is kept in hand.
 const OPENED_SINCE_MAX: i64 = 5_000;
 
 /// Records a chunk before its first insert. Said twice with the same bounds, it is recorded once.
+/// Rolls that the chunk is the first of its partition to write live are taken up before it.
 /// Errors: `Fenced` when the epoch is not the owner, its lease has run out, `from` is not the
-/// committed position, or another chunk is open: claim again. `Stalled` when another partition's
-/// open chunk is so old that ClickHouse could forget its token: try again later.
+/// committed position, the catalog version is below the partition's floor, or another chunk is
+/// open: claim again. `Stalled` when another partition's open chunk is so old that ClickHouse could
+/// forget its token: try again later.
 pub async fn open(conn: &mut PgConnection, intent: &Intent) -> Result<(), StoreError> {
-    let stalled = sqlx::query_scalar!(
-        r#"SELECT partition
-         FROM chunk_intents
-         WHERE state = 'open' AND partition <> $1 AND sequence < chunk_intents_newest() - $2
-         LIMIT 1"#,
-        integer("chunk_intents.partition", intent.partition)?,
-        OPENED_SINCE_MAX,
-    )
-    .fetch_optional(&mut *conn)
-    .await?;
-    if let Some(partition) = stalled {
-        let behind = u32::try_from(partition).unwrap_or_default();
-        return Err(StoreError::Stalled { behind });
-    }
+    refuse_while_one_lags(conn, intent.partition).await?;
+    let mut tx = conn.begin().await?;
     let result = sqlx::query!(
         "WITH held AS (
              SELECT partition
              FROM log_partitions
              WHERE partition = $1 AND committed = $2 AND epoch = $5
-               AND lease_until > clock_timestamp()
+               AND lease_until > clock_timestamp() AND catalog_floor <= $4
              FOR UPDATE
          )
          INSERT INTO chunk_intents AS old
@@ -90,9 +82,42 @@ pub async fn open(conn: &mut PgConnection, intent: &Intent) -> Result<(), StoreE
         bigint("chunk_intents.catalog_version", intent.catalog_version)?,
         bigint("chunk_intents.epoch", intent.epoch)?,
     )
-    .execute(conn)
+    .execute(&mut *tx)
     .await?;
-    fenced_unless(result.rows_affected() == 1, intent.partition, intent.epoch)
+    fenced_unless(result.rows_affected() == 1, intent.partition, intent.epoch)?;
+    rolls::take_up_at(&mut tx, intent).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Errors: `Stalled` when a chunk, live or of a roll, of another partition was opened so long ago
+/// that ClickHouse could forget its token.
+pub(crate) async fn refuse_while_one_lags(
+    conn: &mut PgConnection,
+    partition: u32,
+) -> Result<(), StoreError> {
+    let lagging = sqlx::query_scalar!(
+        r#"SELECT partition AS "partition!"
+           FROM chunk_intents
+           WHERE state = 'open' AND partition <> $1 AND sequence < chunk_intents_newest() - $2
+           UNION ALL
+           SELECT p.partition
+           FROM usage_roll_partitions p
+           JOIN usage_rolls r ON r.generation = p.generation AND r.state = 'rolling'
+           WHERE p.open_to IS NOT NULL AND p.partition <> $1
+             AND p.open_sequence < chunk_intents_newest() - $2
+           LIMIT 1"#,
+        integer("chunk_intents.partition", partition)?,
+        OPENED_SINCE_MAX,
+    )
+    .fetch_optional(conn)
+    .await?;
+    match lagging {
+        Some(behind) => {
+            Err(StoreError::Stalled { behind: u32::try_from(behind).unwrap_or_default() })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Takes over the open chunk of a partition that `epoch` has claimed: its bounds and catalog
@@ -128,7 +153,8 @@ pub async fn adopt(
 }
 
 /// Marks the chunk done and moves the partition's committed position to its end, in one step.
-/// Said twice, it is done once. Done chunks older than the last 1000 of the partition are deleted.
+/// Said twice, it is done once. Done chunks older than the last 1000 of the partition are deleted
+/// once they are verified.
 /// Errors: `Fenced` when the epoch is not the owner, or the chunk is not its open one.
 pub async fn finish(
     conn: &mut PgConnection,
@@ -168,16 +194,28 @@ pub async fn finish(
     }
     sqlx::query!(
         "DELETE FROM chunk_intents
-         WHERE partition = $1 AND state = 'done' AND from_position <= (
-             SELECT from_position
-             FROM chunk_intents
-             WHERE partition = $1 AND state = 'done'
-             ORDER BY from_position DESC
-             OFFSET $2
-             LIMIT 1
+         WHERE partition = $1 AND state = 'done' AND (
+             to_position <= (SELECT verified FROM log_partitions WHERE partition = $1)
+             AND from_position <= (
+                 SELECT from_position
+                 FROM chunk_intents
+                 WHERE partition = $1 AND state = 'done'
+                 ORDER BY from_position DESC
+                 OFFSET $2
+                 LIMIT 1
+             )
+             OR from_position <= (
+                 SELECT from_position
+                 FROM chunk_intents
+                 WHERE partition = $1 AND state = 'done'
+                 ORDER BY from_position DESC
+                 OFFSET $3
+                 LIMIT 1
+             )
          )",
         partition,
         DONE_KEPT,
+        UNVERIFIED_KEPT,
     )
     .execute(&mut *tx)
     .await?;
@@ -185,19 +223,22 @@ pub async fn finish(
     Ok(())
 }
 
-/// The last done chunks of all partitions, newest first.
-pub async fn recent_done(
+/// The done chunks of the owner's partitions that were not verified yet, oldest first.
+pub async fn unverified(
     conn: &mut PgConnection,
+    owner: &str,
     limit: u32,
 ) -> Result<Vec<DoneChunk>, StoreError> {
     sqlx::query!(
-        r#"SELECT partition, from_position, to_position, catalog_version, epoch,
-               events AS "events!", duplicates AS "duplicates!", conflicts AS "conflicts!",
-               done_at AS "done_at!"
-           FROM chunk_intents
-           WHERE state = 'done'
-           ORDER BY done_at DESC, partition
-           LIMIT $1"#,
+        r#"SELECT i.partition, i.from_position, i.to_position, i.catalog_version, i.epoch,
+               i.events AS "events!", i.duplicates AS "duplicates!", i.conflicts AS "conflicts!",
+               i.done_at AS "done_at!"
+           FROM log_partitions p
+           JOIN chunk_intents i ON i.partition = p.partition AND i.from_position >= p.verified
+           WHERE p.owner = $1 AND i.state = 'done'
+           ORDER BY i.sequence
+           LIMIT $2"#,
+        owner,
         i64::from(limit)
     )
     .fetch_all(conn)
@@ -221,6 +262,43 @@ pub async fn recent_done(
         })
     })
     .collect()
+}
+
+/// How many chunks [`unverified`] would give without its limit.
+pub async fn count_unverified(conn: &mut PgConnection, owner: &str) -> Result<u64, StoreError> {
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!"
+           FROM log_partitions p
+           JOIN chunk_intents i ON i.partition = p.partition AND i.from_position >= p.verified
+           WHERE p.owner = $1 AND i.state = 'done'"#,
+        owner
+    )
+    .fetch_one(conn)
+    .await?;
+    unsigned("chunk_intents", count)
+}
+
+/// Says that every chunk of a partition before a position was verified; never goes back.
+pub async fn set_verified(
+    conn: &mut PgConnection,
+    verified: &[(u32, u64)],
+) -> Result<(), StoreError> {
+    let (mut partitions, mut positions) = (Vec::new(), Vec::new());
+    for (partition, position) in verified {
+        partitions.push(integer("log_partitions.partition", *partition)?);
+        positions.push(bigint("log_partitions.verified", *position)?);
+    }
+    sqlx::query!(
+        "UPDATE log_partitions p
+         SET verified = greatest(p.verified, given.verified)
+         FROM unnest($1::integer[], $2::bigint[]) AS given (partition, verified)
+         WHERE p.partition = given.partition",
+        &partitions,
+        &positions,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// The open chunk of a partition.
@@ -267,6 +345,6 @@ async fn is_done(conn: &mut PgConnection, intent: &Intent) -> Result<bool, Store
     .await?)
 }
 
-fn fenced_unless(held: bool, partition: u32, epoch: u64) -> Result<(), StoreError> {
+pub(crate) fn fenced_unless(held: bool, partition: u32, epoch: u64) -> Result<(), StoreError> {
     if held { Ok(()) } else { Err(StoreError::Fenced { partition, epoch }) }
 }

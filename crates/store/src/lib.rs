@@ -5,9 +5,11 @@
 //! a [`Tx`], where row-level security repeats what each statement says; the pipeline's and the
 //! invoicer's own jobs run on the pool's role.
 //!
-//! Rows are locked in this order: organization, customer, plan, subscription or invoice, and the
-//! catalog version last, which the triggers take.
+//! Rows are locked in this order: organization, customer, plan, subscription or invoice, log
+//! partition, and the catalog version last, which the triggers take. (Before the first chunk of a
+//! deployment they lock its partitions behind that; nobody who holds one waits for it then.)
 
+pub mod aggregators;
 pub mod api_keys;
 pub mod billable_metrics;
 pub mod billing;
@@ -21,7 +23,9 @@ pub mod invoices;
 pub mod organizations;
 pub mod partitions;
 pub mod plans;
+pub mod rolls;
 pub mod subscriptions;
+pub mod voids;
 
 mod columns;
 mod error;

@@ -1,6 +1,8 @@
 //! Tenants of the deployment.
 
-use crate::{StoreError, Timestamp, columns::id};
+use crate::columns::{from_word, id, integer, unsigned, word};
+use crate::error::touched;
+use crate::{StoreError, Timestamp};
 use sqlx::PgConnection;
 use sqlx::types::Uuid;
 use weir_ids::OrganizationId;
@@ -14,6 +16,27 @@ pub struct Organization {
     /// What its invoice numbers begin with: `ACM-1A2B`.
     pub document_number_prefix: String,
     pub created_at: Timestamp,
+}
+
+/// What becomes of usage that arrives for a period whose invoice is final.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LateEvents {
+    /// The difference is a line of the next invoice.
+    #[default]
+    TrueUp,
+    /// It is stored and not billed.
+    Ignore,
+}
+
+/// What a tenant decides about its events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OrganizationSettings {
+    /// Events without a known metric or subscription are stored, and count once there is one.
+    pub lenient: bool,
+    pub late_events: LateEvents,
+    /// What the edge takes each second, 1 to 2^31 - 1; none: no bound.
+    pub events_per_second_max: Option<u32>,
 }
 
 impl Organization {
@@ -94,6 +117,66 @@ pub async fn list(conn: &mut PgConnection) -> Result<Vec<Organization>, StoreErr
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(Organization::from).collect())
+}
+
+/// Gives an organization another name. Errors: `NotFound`; `Duplicate` (`organizations_name_key`).
+pub async fn rename(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+    name: &str,
+) -> Result<(), StoreError> {
+    let result =
+        sqlx::query!("UPDATE organizations SET name = $2 WHERE id = $1", organization as _, name)
+            .execute(conn)
+            .await?;
+    touched(&result)
+}
+
+/// What an organization has decided. Errors: `NotFound`.
+pub async fn settings(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+) -> Result<OrganizationSettings, StoreError> {
+    let row = sqlx::query!(
+        "SELECT lenient, late_events, events_per_second_max FROM organizations WHERE id = $1",
+        organization as _
+    )
+    .fetch_one(conn)
+    .await?;
+    let events_per_second_max = row
+        .events_per_second_max
+        .map(|max| unsigned("organizations.events_per_second_max", max))
+        .transpose()?;
+    Ok(OrganizationSettings {
+        lenient: row.lenient,
+        late_events: from_word("organizations.late_events", &row.late_events)?,
+        events_per_second_max,
+    })
+}
+
+/// Writes what an organization has decided. Errors: `NotFound`; `Violation` for a bound of 0.
+pub async fn set_settings(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+    settings: &OrganizationSettings,
+) -> Result<(), StoreError> {
+    let events_per_second_max = settings
+        .events_per_second_max
+        .map(|max| integer("organizations.events_per_second_max", max))
+        .transpose()?;
+    let result = sqlx::query!(
+        "UPDATE organizations
+         SET lenient = $2, ever_lenient = ever_lenient OR $2, late_events = $3,
+             events_per_second_max = $4
+         WHERE id = $1",
+        organization as _,
+        settings.lenient,
+        word("organizations.late_events", &settings.late_events)?,
+        events_per_second_max,
+    )
+    .execute(conn)
+    .await?;
+    touched(&result)
 }
 
 struct Row {

@@ -17,6 +17,8 @@ pub struct Claim {
     pub committed: u64,
     /// What the owner before was writing, with its own epoch: adopt it and write it again first.
     pub open: Option<Intent>,
+    /// No chunk may be opened with an older catalog.
+    pub catalog_floor: u64,
 }
 
 /// A partition as operators and health checks see it.
@@ -42,7 +44,9 @@ pub async fn ensure(conn: &mut PgConnection, count: u32) -> Result<(), StoreErro
         .await?;
     if existing == 0 {
         sqlx::query!(
-            "INSERT INTO log_partitions (partition) SELECT generate_series(0, $1::integer)",
+            // What the catalog holds by now counts from the first event on.
+            "INSERT INTO log_partitions (partition, catalog_floor)
+             SELECT generate_series(0, $1::integer), version FROM catalog_version",
             last
         )
         .execute(&mut *tx)
@@ -71,7 +75,7 @@ pub async fn claim(
              lease_until = clock_timestamp() + $3::bigint * interval '1 millisecond'
          WHERE partition = $1
            AND (owner IS NULL OR owner = $2 OR lease_until < clock_timestamp())
-         RETURNING epoch, committed",
+         RETURNING epoch, committed, catalog_floor",
         integer("log_partitions.partition", partition)?,
         owner,
         millis(lease)?,
@@ -85,6 +89,7 @@ pub async fn claim(
         epoch: unsigned("log_partitions.epoch", row.epoch)?,
         committed: unsigned("log_partitions.committed", row.committed)?,
         open,
+        catalog_floor: unsigned("log_partitions.catalog_floor", row.catalog_floor)?,
     }))
 }
 
@@ -194,7 +199,7 @@ pub async fn list(conn: &mut PgConnection) -> Result<Vec<Partition>, StoreError>
     .collect()
 }
 
-fn millis(lease: Duration) -> Result<i64, StoreError> {
+pub(crate) fn millis(lease: Duration) -> Result<i64, StoreError> {
     i64::try_from(lease.as_millis()).map_err(|_| StoreError::OutOfRange {
         column: "log_partitions.lease_until",
         value: format!("{lease:?}"),

@@ -52,8 +52,8 @@ pub async fn insert(
     sqlx::query!(
         "INSERT INTO subscriptions
              (organization_id, id, customer_id, plan_id, external_id, name, started_at, ending_at,
-              terminated_at, skip_final_invoice, next_due_at, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+              terminated_at, skip_final_invoice, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         subscription.organization as _,
         subscription.id as _,
         subscription.customer as _,
@@ -64,9 +64,18 @@ pub async fn insert(
         subscription.ending_at,
         subscription.terminated_at,
         subscription.skip_final_invoice,
-        next_due_at,
         subscription.created_at,
         subscription.updated_at,
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO subscription_dues (organization_id, subscription_id, customer_id, next_due_at)
+         VALUES ($1, $2, $3, $4)",
+        subscription.organization as _,
+        subscription.id as _,
+        subscription.customer as _,
+        next_due_at,
     )
     .execute(&mut *conn)
     .await?;
@@ -129,14 +138,14 @@ pub async fn set_next_due(conn: &mut PgConnection, dues: &[NextDue]) -> Result<(
     let subscriptions: Vec<_> = dues.iter().map(|due| due.subscription).collect();
     let at: Vec<Option<Timestamp>> = dues.iter().map(|due| due.at).collect();
     let result = sqlx::query!(
-        "UPDATE subscriptions s
+        "UPDATE subscription_dues s
          SET next_due_at = d.at,
-             next_due_set_at = CASE
+             set_at = CASE
                  WHEN d.at < s.next_due_at OR s.next_due_at IS NULL THEN clock_timestamp()
-                 ELSE s.next_due_set_at
+                 ELSE s.set_at
              END
          FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) AS d (organization_id, id, at)
-         WHERE s.organization_id = d.organization_id AND s.id = d.id",
+         WHERE s.organization_id = d.organization_id AND s.subscription_id = d.id",
         &organizations as _,
         &subscriptions as _,
         &at as _,

@@ -3,12 +3,13 @@
 use crate::{
     ClickHouse, EventRow, UsageError,
     error::during,
+    lists::{self, Lists},
     rows::{self, EventWire},
 };
 use chrono::{DateTime, Utc};
 use clickhouse::{Row, query::Query};
 use serde::Deserialize;
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 use uuid::Uuid;
 use weir_events::{EventId, Position, event_id};
 use weir_ids::OrganizationId;
@@ -25,6 +26,18 @@ pub struct EventFilter {
     pub from: Option<DateTime<Utc>>,
     /// Before.
     pub to: Option<DateTime<Utc>>,
+    /// Only those that count nowhere.
+    pub unmatched: Option<Unmatched>,
+}
+
+/// What tells, now, which events count nowhere: those of a code that is not known, and those that
+/// came without an active subscription and that no later one has adopted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unmatched {
+    pub codes_known: Vec<String>,
+    /// External id and half-open span of subscriptions that adopt events of before they were made;
+    /// without an end it is open.
+    pub adopted: Vec<(String, DateTime<Utc>, Option<DateTime<Utc>>)>,
 }
 
 /// The last event of a page; the next page begins after it. Its text form is opaque.
@@ -92,20 +105,9 @@ struct Count {
     rows: u64,
 }
 
-const PAGE: &str = "
-    SELECT ?fields
-    FROM events
-    WHERE organization_id = {organization:UUID}
-        AND ({any_subscription:Bool} OR external_subscription_id = {subscription:String})
-        AND ({any_code:Bool} OR code = {code:String})
-        AND timestamp >= fromUnixTimestamp64Micro({from:Int64}, 'UTC')
-        AND timestamp < fromUnixTimestamp64Micro({to:Int64}, 'UTC')
-        AND timestamp <= fromUnixTimestamp64Micro({last:Int64}, 'UTC')
-        AND (timestamp, partition, position)
-            < (fromUnixTimestamp64Micro({last:Int64}, 'UTC'), {last_partition:UInt16}, {last_position:UInt64})
-    ORDER BY timestamp DESC, partition DESC, position DESC
-    LIMIT {limit:UInt64}";
-
+/// What an [`EventRow`] is read from, where a query is not a template.
+pub(crate) const EVENT_COLUMNS: &str = "organization_id, subscription_id, external_subscription_id,
+    code, transaction_id, timestamp, received_at, partition, position, content_hash, properties";
 /// 1900-01-01 and the last microsecond of 2299: what the column holds.
 const FIRST_US: i64 = -2_208_988_800_000_000;
 const LAST_US: i64 = 10_413_791_999_999_999;
@@ -144,24 +146,9 @@ impl ClickHouse {
             partition: u16::MAX,
             position: Position::from_u64(u64::MAX),
         });
-        let micros = |at: Option<DateTime<Utc>>, default| {
-            at.map_or(default, |at| at.timestamp_micros().clamp(FIRST_US, LAST_US))
-        };
-        let query = self
-            .reader()
-            .query(PAGE)
-            .param("organization", Uuid::from_u128(organization.as_u128()).to_string())
-            .param("any_subscription", filter.external_subscription_id.is_none())
-            .param("subscription", filter.external_subscription_id.as_deref().unwrap_or(""))
-            .param("any_code", filter.code.is_none())
-            .param("code", filter.code.as_deref().unwrap_or(""))
-            .param("from", micros(filter.from, FIRST_US))
-            .param("to", micros(filter.to, LAST_US))
-            .param("last", after.timestamp_us.clamp(FIRST_US, LAST_US))
-            .param("last_partition", after.partition)
-            .param("last_position", after.position.as_u64())
-            // One more than asked for tells whether there is a next page.
-            .param("limit", limit + 1);
+        // One more than asked for tells whether there is a next page.
+        let sql = page_sql(organization, filter, after, limit + 1);
+        let query = self.ask(&sql);
         let mut events = fetch_events(query).await?;
         let more = events.len() > limit;
         events.truncate(limit);
@@ -184,6 +171,8 @@ impl ClickHouse {
         below: Position,
         mut sink: impl FnMut(StoredId),
     ) -> Result<(), UsageError> {
+        // An id that is missed here would be taken for new.
+        self.catch_up(&["events"]).await?;
         let failed = during("read ids");
         let mut rows = self
             .writer()
@@ -207,28 +196,6 @@ impl ClickHouse {
         Ok(())
     }
 
-    /// The number of events that the partition's positions `[from, to)` left in the table.
-    pub async fn chunk_count(
-        &self,
-        partition: u32,
-        from: Position,
-        to: Position,
-    ) -> Result<u64, UsageError> {
-        let query = self
-            .reader()
-            .query(
-                "SELECT count() AS rows
-                FROM events
-                WHERE partition = {partition:UInt16}
-                    AND position >= {from:UInt64}
-                    AND position < {to:UInt64}",
-            )
-            .param("partition", rows::partition(partition)?)
-            .param("from", from.as_u64())
-            .param("to", to.as_u64());
-        count(query).await
-    }
-
     /// The number of the organization's events, unmatched ones included.
     pub async fn count_events(&self, organization: OrganizationId) -> Result<u64, UsageError> {
         let query = self
@@ -239,7 +206,7 @@ impl ClickHouse {
     }
 }
 
-async fn fetch_events(query: Query) -> Result<Vec<EventRow<'static>>, UsageError> {
+pub(crate) async fn fetch_events(query: Query) -> Result<Vec<EventRow<'static>>, UsageError> {
     let failed = during("read events");
     let mut cursor = query.fetch::<EventWire<'_>>().map_err(&failed)?;
     let mut events = Vec::new();
@@ -252,6 +219,79 @@ async fn fetch_events(query: Query) -> Result<Vec<EventRow<'static>>, UsageError
 async fn count(query: Query) -> Result<u64, UsageError> {
     let count: Count = query.fetch_one().await.map_err(during("count events"))?;
     Ok(count.rows)
+}
+
+fn page_sql(
+    organization: OrganizationId,
+    filter: &EventFilter,
+    after: EventCursor,
+    limit: usize,
+) -> String {
+    let mut lists = Lists::default();
+    let micros = |at: i64| format!("fromUnixTimestamp64Micro({at}, 'UTC')");
+    let mut all = vec![format!("organization_id = {}", lists::uuid(organization.as_u128()))];
+    if let Some(id) = &filter.external_subscription_id {
+        all.push(format!("external_subscription_id = {}", lists::quoted(id)));
+    }
+    if let Some(code) = &filter.code {
+        all.push(format!("code = {}", lists::quoted(code)));
+    }
+    if let Some(from) = filter.from {
+        all.push(format!("timestamp >= {}", micros(rows::clamped_micros(from))));
+    }
+    if let Some(to) = filter.to {
+        all.push(format!("timestamp < {}", micros(rows::clamped_micros(to))));
+    }
+    let last = micros(after.timestamp_us.clamp(FIRST_US, LAST_US));
+    all.push(format!(
+        "timestamp <= {last}
+        AND (timestamp, partition, position) < ({last}, {}, {})",
+        after.partition,
+        after.position.as_u64()
+    ));
+    if let Some(unmatched) = &filter.unmatched {
+        all.push(unmatched.condition(&mut lists));
+    }
+    format!(
+        "{}SELECT {EVENT_COLUMNS}
+        FROM events
+        WHERE {}
+        ORDER BY timestamp DESC, partition DESC, position DESC
+        LIMIT {limit}",
+        lists.clause(),
+        all.join("\nAND ")
+    )
+}
+
+impl Unmatched {
+    fn condition(&self, lists: &mut Lists) -> String {
+        lists.texts("codes_known", &self.codes_known);
+        let mut spans: BTreeMap<&str, Vec<(i64, i64)>> = BTreeMap::new();
+        for (external_id, from, to) in &self.adopted {
+            let to = to.map_or(LAST_US + 1, rows::clamped_micros);
+            spans.entry(external_id).or_default().push((rows::clamped_micros(*from), to));
+        }
+        let orphan = "subscription_id = toUUID('00000000-0000-0000-0000-000000000000')";
+        let unknown = "code NOT IN (SELECT arrayJoin(codes_known))";
+        if spans.is_empty() {
+            return format!("({orphan} OR {unknown})");
+        }
+        // Each id's spans as one text, so that a look-up is by hash and not through all of them.
+        let texts = spans.values().map(|spans| {
+            let spans: Vec<_> = spans.iter().map(|(from, to)| format!("({from},{to})")).collect();
+            format!("[{}]", spans.join(","))
+        });
+        lists.texts("adopted_spans", texts);
+        lists.texts("adopted_ids", spans.keys());
+        format!(
+            "({orphan} AND NOT arrayExists(
+                span -> toUnixTimestamp64Micro(timestamp) >= span.1
+                    AND toUnixTimestamp64Micro(timestamp) < span.2,
+                CAST(transform(external_subscription_id, adopted_ids, adopted_spans, '[]')
+                    AS Array(Tuple(Int64, Int64))))
+            OR {unknown})"
+        )
+    }
 }
 
 #[cfg(test)]

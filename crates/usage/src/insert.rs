@@ -35,7 +35,7 @@ impl ClickHouse {
     pub async fn insert_chunk(&self, chunk: &Chunk<'_>, token: &str) -> Result<(), UsageError> {
         // Before anything is sent: a row that can't be written must not leave half a chunk.
         check::<EventWire<'_>, _>(&chunk.events)?;
-        check::<UsageWire, _>(&chunk.usage)?;
+        check::<UsageWire<'_>, _>(&chunk.usage)?;
         check::<UsageValueWire<'_>, _>(&chunk.values)?;
         check::<ConflictWire<'_>, _>(&chunk.conflicts)?;
         let client = self.one_block_writer(token);
@@ -44,15 +44,32 @@ impl ClickHouse {
         let unchecked = client.clone().with_validation(false);
         futures::try_join!(
             insert::<EventWire<'_>, _>(&client, "events", &chunk.events),
-            insert::<UsageWire, _>(&unchecked, "usage", &chunk.usage),
+            insert::<UsageWire<'_>, _>(&unchecked, "usage", &chunk.usage),
             insert::<UsageValueWire<'_>, _>(&unchecked, "usage_values", &chunk.values),
             insert::<ConflictWire<'_>, _>(&client, "conflicts", &chunk.conflicts),
         )?;
         Ok(())
     }
 
+    /// Writes what a piece of a roll computed, under its token, as [`Self::insert_chunk`] would.
+    pub async fn insert_roll(
+        &self,
+        usage: &[UsageRow],
+        values: &[UsageValueRow],
+        token: &str,
+    ) -> Result<(), UsageError> {
+        check::<UsageWire<'_>, _>(usage)?;
+        check::<UsageValueWire<'_>, _>(values)?;
+        let unchecked = self.one_block_writer(token).with_validation(false);
+        futures::try_join!(
+            insert::<UsageWire<'_>, _>(&unchecked, "usage", usage),
+            insert::<UsageValueWire<'_>, _>(&unchecked, "usage_values", values),
+        )?;
+        Ok(())
+    }
+
     fn one_block_writer(&self, token: &str) -> Client {
-        self.writer()
+        self.inserter()
             .with_setting("insert_deduplication_token", token)
             .with_setting("insert_deduplicate", "1")
             .with_setting("async_insert", "0")

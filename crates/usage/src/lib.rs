@@ -5,19 +5,38 @@
 //! by [`ClickHouse::usage`]. Values are exact: fixed point with 12 digits, summed in 76.
 
 mod client;
+mod cluster;
 pub mod engine;
 mod error;
 mod events;
+mod generations;
 mod insert;
+mod late;
+mod lists;
 mod migrate;
 mod options;
+mod raw;
+mod retention;
 mod rows;
+mod superseded;
 mod totals;
+mod unions;
+mod verify;
+mod windows;
 
 pub use client::ClickHouse;
 pub use error::UsageError;
-pub use events::{EventCursor, EventFilter, EventPage, StoredId};
+pub use events::{EventCursor, EventFilter, EventPage, StoredId, Unmatched};
+pub use generations::Generations;
 pub use insert::Chunk;
+pub use late::{LateBucket, LateQuestion};
+#[doc(hidden)]
+pub use migrate::statements_for_cluster;
 pub use options::ClickHouseOptions;
+pub use raw::{RAW_EVENTS_MAX, RawScope};
 pub use rows::{BUCKET_SECONDS, ConflictRow, EventRow, Latest, UsageRow, UsageValueRow, bucket_of};
-pub use totals::{MetricUsage, UsageOverflow, Window};
+pub use superseded::{Superseded, SupersededScope};
+pub use totals::{MetricUsage, UsageOverflow};
+pub use unions::DistinctUnion;
+pub use verify::ChunkRange;
+pub use windows::Window;

@@ -1,7 +1,7 @@
 //! The tables, from `migrations/clickhouse`: forward only, each file once.
 
-use crate::{UsageError, error::during};
-use clickhouse::{Client, Row};
+use crate::{ClickHouse, UsageError, cluster, error::during};
+use clickhouse::Row;
 use serde::Deserialize;
 use std::collections::HashSet;
 
@@ -18,6 +18,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     migration!("20260112090100_create_usage"),
     migration!("20260112090200_create_usage_values"),
     migration!("20260112090300_create_conflicts"),
+    migration!("20261121130000_add_generations_to_usage"),
+    migration!("20261121130100_add_generations_to_usage_values"),
 ];
 
 #[derive(Row, Deserialize)]
@@ -25,24 +27,27 @@ struct Applied {
     name: String,
 }
 
-pub(crate) async fn run(client: &Client) -> Result<(), UsageError> {
+const NOTES: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
+    name String,
+    applied_at DateTime DEFAULT now()
+)
+ENGINE = MergeTree
+ORDER BY name";
+
+pub(crate) async fn run(database: &ClickHouse) -> Result<(), UsageError> {
     let failed = during("migrate");
-    client
-        .query(
-            "CREATE TABLE IF NOT EXISTS schema_migrations (name String, applied_at DateTime DEFAULT now())
-             ENGINE = MergeTree ORDER BY name",
-        )
-        .execute()
-        .await
-        .map_err(&failed)?;
+    let (client, inserter) = (database.reader(), database.inserter());
+    client.query_raw(&database.on_cluster(NOTES)).execute().await.map_err(&failed)?;
+    database.catch_up(&["schema_migrations"]).await?;
     let applied: Vec<Applied> =
         client.query("SELECT ?fields FROM schema_migrations").fetch_all().await.map_err(&failed)?;
     let applied: HashSet<String> = applied.into_iter().map(|row| row.name).collect();
     for (name, sql) in MIGRATIONS.iter().filter(|(name, _)| !applied.contains(*name)) {
         for statement in statements(sql) {
-            client.query_raw(statement).execute().await.map_err(&failed)?;
+            let statement = database.on_cluster(statement);
+            client.query_raw(&statement).execute().await.map_err(&failed)?;
         }
-        client
+        inserter
             .query("INSERT INTO schema_migrations (name) VALUES (?)")
             .bind(name)
             .execute()
@@ -51,6 +56,14 @@ pub(crate) async fn run(client: &Client) -> Result<(), UsageError> {
         tracing::info!(migration = name, "clickhouse migration applied");
     }
     Ok(())
+}
+
+/// The statements that bring an empty database up to date, as a cluster of this name takes them.
+#[doc(hidden)]
+#[must_use]
+pub fn statements_for_cluster(name: &str) -> Vec<String> {
+    let all = MIGRATIONS.iter().flat_map(|(_, sql)| statements(sql));
+    std::iter::once(NOTES).chain(all).map(|one| cluster::rewritten(one, name)).collect()
 }
 
 fn statements(sql: &str) -> impl Iterator<Item = &str> {
@@ -68,6 +81,26 @@ mod tests {
             assert!(sql.starts_with("-- "), "{name} says why");
             assert_eq!(statements(sql).count(), 1, "{name}");
         }
+    }
+
+    #[test]
+    fn for_a_cluster_every_statement_is_for_all_servers_and_every_table_replicated() {
+        for statement in statements_for_cluster("c") {
+            assert_eq!(statement.matches(" ON CLUSTER 'c'").count(), 1, "{statement}");
+            let engines = statement.matches("MergeTree").count();
+            let made = usize::from(statement.contains("CREATE TABLE"));
+            assert_eq!(engines, made, "{statement}");
+            let replicated = statement.contains("ENGINE = ReplicatedMergeTree('/weir/")
+                || statement.contains("ENGINE = ReplicatedAggregatingMergeTree('/weir/");
+            assert_eq!(replicated, engines == 1, "{statement}");
+            assert!(!statement.contains("non_replicated"), "{statement}");
+        }
+    }
+
+    #[test]
+    fn for_a_cluster_the_statements_are_those_of_the_file_beside_the_tests() {
+        let statements = statements_for_cluster("name").join(";\n\n") + ";\n";
+        assert_eq!(statements, include_str!("../tests/it/cluster.sql"), "see {}", file!());
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub struct ClickHouseOptions {
     pub clickhouse_password: String,
     #[arg(long, env = "CLICKHOUSE_DATABASE", default_value = "weir")]
     pub clickhouse_database: String,
+    /// The ClickHouse cluster whose servers all hold everything; without it there is one server
+    #[arg(long, env = "CLICKHOUSE_CLUSTER")]
+    #[serde(default)]
+    pub clickhouse_cluster: Option<String>,
 }
 
 /// Without the password.
@@ -26,6 +30,7 @@ impl fmt::Debug for ClickHouseOptions {
             .field("url", &self.clickhouse_url)
             .field("user", &self.clickhouse_user)
             .field("database", &self.clickhouse_database)
+            .field("cluster", &self.clickhouse_cluster)
             .finish_non_exhaustive()
     }
 }
@@ -34,22 +39,29 @@ impl ClickHouseOptions {
     /// A handle; nothing is sent yet.
     #[must_use]
     pub fn connect(&self) -> ClickHouse {
-        ClickHouse::connect(
+        let database = ClickHouse::connect(
             &self.clickhouse_url,
             &self.clickhouse_user,
             &self.clickhouse_password,
             &self.clickhouse_database,
-        )
+        );
+        match &self.clickhouse_cluster {
+            Some(name) => database.of_cluster(name),
+            None => database,
+        }
     }
 
     /// The same as variables of an environment.
     #[must_use]
-    pub fn environment(&self) -> [(&'static str, String); 4] {
-        [
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let mut environment = vec![
             ("CLICKHOUSE_URL", self.clickhouse_url.clone()),
             ("CLICKHOUSE_USER", self.clickhouse_user.clone()),
             ("CLICKHOUSE_PASSWORD", self.clickhouse_password.clone()),
             ("CLICKHOUSE_DATABASE", self.clickhouse_database.clone()),
-        ]
+        ];
+        environment
+            .extend(self.clickhouse_cluster.clone().map(|name| ("CLICKHOUSE_CLUSTER", name)));
+        environment
     }
 }

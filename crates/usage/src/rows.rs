@@ -52,11 +52,21 @@ pub struct UsageRow {
     pub metric: BillableMetricId,
     /// From [`bucket_of`]; 1970 to 2106.
     pub bucket: DateTime<Utc>,
-    /// At least 1.
+    /// Of the roll that computed it; 0: none, it came as it was received.
+    pub generation: u64,
+    /// The values of the metric's dimensions, as canonical JSON; empty when there are none.
+    pub group: String,
+    /// 0 only for a cell from which a roll took the last event; the values then say nothing.
     pub events: u64,
     pub total: Quantity,
     pub greatest: Quantity,
     pub latest: Latest,
+    /// Σ value × seconds since the bucket's start, in 10⁻¹⁸: a value's 12 digits, a time's 6.
+    ///
+    /// 2500 at 00:00:01.5 is 2500 × 1.5 = 3750, that is 3750 × 10¹⁸.
+    pub value_seconds: i128,
+    /// When what is counted here last changed: the newest receipt or void. Kept to the millisecond.
+    pub changed_at: DateTime<Utc>,
 }
 
 /// The value with the greatest time; of equal times the one received later, then the one later in the log.
@@ -76,6 +86,10 @@ pub struct UsageValueRow {
     pub metric: BillableMetricId,
     /// From [`bucket_of`]; 1970 to 2106.
     pub bucket: DateTime<Utc>,
+    /// As [`UsageRow::generation`].
+    pub generation: u64,
+    /// As [`UsageRow::group`].
+    pub group: String,
     pub value: String,
     pub timestamp: DateTime<Utc>,
     pub received_at: DateTime<Utc>,
@@ -160,7 +174,7 @@ impl EventWire<'_> {
 }
 
 #[derive(Row, Serialize)]
-pub(crate) struct UsageWire {
+pub(crate) struct UsageWire<'a> {
     #[serde(with = "clickhouse::serde::uuid")]
     organization_id: Uuid,
     #[serde(with = "clickhouse::serde::uuid")]
@@ -168,33 +182,50 @@ pub(crate) struct UsageWire {
     #[serde(with = "clickhouse::serde::uuid")]
     metric_id: Uuid,
     bucket: u32,
+    generation: u64,
+    group: &'a str,
     events: u64,
     total: Int256,
     greatest: i128,
     latest: (i64, i64, u64, i128),
+    value_seconds: Int256,
+    changed_at: i64,
 }
 
-impl TryFrom<&UsageRow> for UsageWire {
+/// Less than any value, so that a row without events does not count in a maximum.
+const NO_GREATEST: i128 = -Quantity::MAX.scaled();
+/// Before any other: 1900-01-01.
+const NO_LATEST: (i64, i64, u64, i128) = (FIRST_SECOND * 1_000_000, FIRST_SECOND * 1_000_000, 0, 0);
+
+impl<'a> TryFrom<&'a UsageRow> for UsageWire<'a> {
     type Error = UsageError;
 
-    fn try_from(row: &UsageRow) -> Result<Self, UsageError> {
-        let latest = row.latest;
+    fn try_from(row: &'a UsageRow) -> Result<Self, UsageError> {
+        let some = row.events > 0;
         Ok(Self {
             organization_id: Uuid::from_u128(row.organization.as_u128()),
             subscription_id: Uuid::from_u128(row.subscription.as_u128()),
             metric_id: Uuid::from_u128(row.metric.as_u128()),
             bucket: seconds("bucket", row.bucket)?,
+            generation: row.generation,
+            group: &row.group,
             events: row.events,
-            total: decimal_256(row.total),
-            greatest: row.greatest.scaled(),
-            latest: (
-                micros("latest.timestamp", latest.timestamp)?,
-                micros("latest.received_at", latest.received_at)?,
-                latest.position.as_u64(),
-                latest.value.scaled(),
-            ),
+            total: if some { int_256(row.total.scaled()) } else { int_256(0) },
+            greatest: if some { row.greatest.scaled() } else { NO_GREATEST },
+            latest: if some { latest(&row.latest)? } else { NO_LATEST },
+            value_seconds: if some { int_256(row.value_seconds) } else { int_256(0) },
+            changed_at: micros("changed_at", row.changed_at)?.div_euclid(1_000),
         })
     }
+}
+
+fn latest(latest: &Latest) -> Result<(i64, i64, u64, i128), UsageError> {
+    Ok((
+        micros("latest.timestamp", latest.timestamp)?,
+        micros("latest.received_at", latest.received_at)?,
+        latest.position.as_u64(),
+        latest.value.scaled(),
+    ))
 }
 
 #[derive(Row, Serialize)]
@@ -206,6 +237,8 @@ pub(crate) struct UsageValueWire<'a> {
     #[serde(with = "clickhouse::serde::uuid")]
     metric_id: Uuid,
     bucket: u32,
+    generation: u64,
+    group: &'a str,
     value: &'a str,
     last: (i64, i64, u64, u8),
 }
@@ -219,6 +252,8 @@ impl<'a> TryFrom<&'a UsageValueRow> for UsageValueWire<'a> {
             subscription_id: Uuid::from_u128(row.subscription.as_u128()),
             metric_id: Uuid::from_u128(row.metric.as_u128()),
             bucket: seconds("bucket", row.bucket)?,
+            generation: row.generation,
+            group: &row.group,
             value: &row.value,
             last: (
                 micros("timestamp", row.timestamp)?,
@@ -259,16 +294,24 @@ impl<'a> TryFrom<&'a ConflictRow<'_>> for ConflictWire<'a> {
     }
 }
 
+/// 1900-01-01.
+const FIRST_SECOND: i64 = -2_208_988_800;
+/// 2300-01-01.
+const END_SECOND: i64 = 10_413_792_000;
+
 /// `DateTime64(6)` holds the years 1900 to 2299; outside them its comparisons are not defined.
 pub(crate) fn micros(field: &'static str, at: DateTime<Utc>) -> Result<i64, UsageError> {
-    const FIRST: i64 = -2_208_988_800;
-    const END: i64 = 10_413_792_000;
     let value = at.timestamp();
-    if (FIRST..END).contains(&value) {
+    if (FIRST_SECOND..END_SECOND).contains(&value) {
         Ok(at.timestamp_micros())
     } else {
         Err(UsageError::OutOfRange { field, value })
     }
+}
+
+/// The same, with times outside taken to the first or last that the column holds.
+pub(crate) fn clamped_micros(at: DateTime<Utc>) -> i64 {
+    at.timestamp_micros().clamp(FIRST_SECOND * 1_000_000, END_SECOND * 1_000_000 - 1)
 }
 
 /// `DateTime` holds 1970 to early 2106.
@@ -287,11 +330,11 @@ pub(crate) fn time(field: &'static str, micros: i64) -> Result<DateTime<Utc>, Us
         .ok_or_else(|| UsageError::Unreadable { field, value: micros.to_string() })
 }
 
-/// A `Decimal(76, 12)`: 256 bits, two's complement, little endian.
-fn decimal_256(value: Quantity) -> Int256 {
-    let mut bytes = if value.is_negative() { [0xFF; 32] } else { [0; 32] };
+/// The bits of a `Decimal(76, …)`: 256, two's complement, little endian.
+fn int_256(scaled: i128) -> Int256 {
+    let mut bytes = if scaled.is_negative() { [0xFF; 32] } else { [0; 32] };
     let (low, _sign) = bytes.split_at_mut(16);
-    low.copy_from_slice(&value.scaled().to_le_bytes());
+    low.copy_from_slice(&scaled.to_le_bytes());
     Int256::from_le_bytes(bytes)
 }
 
@@ -325,9 +368,9 @@ mod tests {
 
     #[test]
     fn a_negative_total_keeps_its_sign_in_256_bits() {
-        let minus_one = decimal_256(Quantity::from_scaled(-1)).to_le_bytes();
+        let minus_one = int_256(-1).to_le_bytes();
         assert_eq!(minus_one, [0xFF; 32]);
-        let (low, high) = (u128::MAX >> 1, decimal_256(Quantity::from_scaled(i128::MAX)));
+        let (low, high) = (u128::MAX >> 1, int_256(i128::MAX));
         assert_eq!(high.to_le_bytes()[..16], low.to_le_bytes());
         assert_eq!(high.to_le_bytes()[16..], [0; 16]);
     }

@@ -1,36 +1,44 @@
 //! Reading usage: totals of many subscriptions' windows at once.
 
-use crate::{ClickHouse, UsageError, error::during, rows};
-use chrono::{DateTime, Utc};
-use clickhouse::{Row, query::Query};
+use crate::{
+    ClickHouse, Generations, Latest, UsageError, Window,
+    error::during,
+    rows,
+    windows::{Bounds, WINDOWS_MAX},
+};
+use clickhouse::Row;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use uuid::Uuid;
+use weir_events::Position;
 use weir_ids::{BillableMetricId, OrganizationId, SubscriptionId};
 use weir_money::Quantity;
 
-/// A subscription and a half-open span of time, `[start, end)`, read by whole buckets: one that the
-/// span only touches counts. Periods are cut at midnights, which are bounds of buckets; where a
-/// subscription starts or ends within one, its other events are not this subscription's.
-pub type Window = (SubscriptionId, DateTime<Utc>, DateTime<Utc>);
-
-/// What a subscription used of one metric within a window. Metrics without an event are not listed.
+/// What a subscription used of one group of a metric within a window. Groups without an event are
+/// not listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricUsage {
     /// The place of the window in the call.
     pub window: usize,
     pub subscription: SubscriptionId,
     pub metric: BillableMetricId,
+    /// The values of the metric's dimensions, as canonical JSON; empty when there are none.
+    pub group: String,
     /// The number of events.
     pub events: u64,
     /// The sum of their values.
     pub total: Quantity,
     /// `None` without events.
     pub greatest: Option<Quantity>,
-    /// The value of the event with the greatest time; of equal times the one received later.
-    pub latest: Option<Quantity>,
-    /// Values whose last operation is `add`. 0 for metrics that don't count values.
+    /// The event with the greatest time; of equal times the one received later. `None` without events.
+    pub latest: Option<Latest>,
+    /// Values whose last operation is `add`. 0 for metrics that don't count values. Values of several
+    /// groups may be the same: see [`ClickHouse::distinct_unions`].
     pub distinct: u64,
+    /// Σ value × seconds from the event to the window's end: exact, decimal, with up to 76 digits.
+    ///
+    /// 2500 on 5 March 00:00, window March: 2500 × 27 × 86,400 = 5832000000.
+    pub value_seconds: String,
 }
 
 /// A sum beyond 38 digits. It stops its own subscription's invoice and no other.
@@ -50,11 +58,16 @@ struct TotalWire {
     window: u64,
     #[serde(with = "clickhouse::serde::uuid")]
     metric_id: Uuid,
+    group: String,
     events: u64,
-    /// As text: it may have 76 digits.
+    /// As text, as the one below: it may have 76 digits.
     total: String,
+    value_seconds: String,
     greatest: i128,
-    latest: i128,
+    latest_timestamp: i64,
+    latest_received_at: i64,
+    latest_position: u64,
+    latest_value: i128,
 }
 
 #[derive(Row, Deserialize)]
@@ -62,67 +75,83 @@ struct DistinctWire {
     window: u64,
     #[serde(with = "clickhouse::serde::uuid")]
     metric_id: Uuid,
+    group: String,
     distinct: u64,
 }
 
-/// The rows of `$table` that lie in a window, each with the window's place. Both copies of the
-/// subscriptions matter: `IN` finds the granules, the join tells the windows of one subscription apart.
-macro_rules! in_windows {
-    ($table:literal) => {
-        concat!(
-            "FROM ",
-            $table,
-            " AS rows
-            INNER JOIN (
-                SELECT
-                    arrayJoin(arrayZip(
-                        range(length({subscriptions:Array(UUID)})),
-                        {subscriptions:Array(UUID)},
-                        {starts:Array(UInt32)},
-                        {ends:Array(UInt32)})) AS item,
-                    toUInt64(item.1) AS window,
-                    item.2 AS subscription_id,
-                    toDateTime(item.3, 'UTC') AS start_at,
-                    toDateTime(item.4, 'UTC') AS end_at
-            ) AS windows USING (subscription_id)
-            WHERE organization_id = {organization:UUID}
-                AND subscription_id IN (SELECT arrayJoin({subscriptions:Array(UUID)}))
-                AND bucket >= start_at
-                AND bucket < end_at "
-        )
-    };
+#[derive(Row, Deserialize)]
+struct PlanWire {
+    explain: String,
 }
 
-const TOTALS: &str = concat!(
-    "SELECT
-        window,
-        metric_id,
-        sum(rows.events) AS events,
-        toString(sum(rows.total)) AS total,
-        max(rows.greatest) AS greatest,
-        tupleElement(max(rows.latest), 'value') AS latest ",
-    in_windows!("usage"),
-    "GROUP BY window, metric_id"
-);
-
-const DISTINCT: &str = concat!(
-    "SELECT
-        window,
-        metric_id,
-        countIf(added = 1) AS distinct
-    FROM (
-        SELECT
+/// A bucket's values, each × the time to the window's end, are its total × the time from the
+/// bucket's start, less Σ value × the time since then.
+fn totals_sql(bounds: &Bounds, organization: OrganizationId) -> String {
+    let rows = bounds.rows_of("usage", organization);
+    format!(
+        "{lists}SELECT
             window,
             metric_id,
-            tupleElement(max(rows.last), 'added') AS added ",
-    in_windows!("usage_values"),
-    "   GROUP BY window, metric_id, rows.value
+            rows.`group` AS `group`,
+            sum(rows.events) AS events,
+            toString(sum(rows.total)) AS total,
+            toString(
+                sum(rows.total * (windows.end_exact - toUInt32(rows.bucket)))
+                - sum(rows.value_seconds)) AS value_seconds,
+            max(rows.greatest) AS greatest,
+            tupleElement(max(rows.latest) AS newest, 'timestamp') AS latest_timestamp,
+            tupleElement(newest, 'received_at') AS latest_received_at,
+            tupleElement(newest, 'position') AS latest_position,
+            tupleElement(newest, 'value') AS latest_value
+        {from}
+        GROUP BY window, metric_id, `group`",
+        lists = rows.lists.clause(),
+        from = rows.from,
     )
-    GROUP BY window, metric_id"
-);
+}
+
+fn distinct_sql(bounds: &Bounds, organization: OrganizationId) -> String {
+    let rows = bounds.rows_of("usage_values", organization);
+    format!(
+        "{lists}SELECT
+            window,
+            metric_id,
+            `group`,
+            countIf(added = 1) AS distinct
+        FROM (
+            SELECT
+                window,
+                metric_id,
+                rows.`group` AS `group`,
+                tupleElement(max(rows.last), 'added') AS added
+            {from}
+            GROUP BY window, metric_id, `group`, rows.value
+        )
+        GROUP BY window, metric_id, `group`
+        HAVING distinct > 0",
+        lists = rows.lists.clause(),
+        from = rows.from,
+    )
+}
 
 impl ClickHouse {
-    /// The usage of all windows, in two queries however many there are: ordered by window and metric.
+    /// ClickHouse's plan for a read of usage, with what its indexes leave to be read.
+    #[doc(hidden)]
+    pub async fn explain_usage(
+        &self,
+        organization: OrganizationId,
+        windows: &[Window],
+        generations: &Generations,
+    ) -> Result<String, UsageError> {
+        let bounds = Bounds::of(windows, generations)?;
+        let sql = format!("EXPLAIN indexes = 1 {}", totals_sql(&bounds, organization));
+        let lines: Vec<PlanWire> =
+            self.ask(&sql).fetch_all().await.map_err(during("explain usage"))?;
+        Ok(lines.into_iter().map(|line| line.explain + "\n").collect())
+    }
+
+    /// The usage of all windows under these generations, in few queries however many there are:
+    /// ordered by window, metric and group.
     ///
     /// A total beyond 38 digits is an `Err` in its own place. Errors: `OutOfRange` for windows
     /// outside 1970 to 2106; `Unavailable`, `Refused`.
@@ -130,89 +159,94 @@ impl ClickHouse {
         &self,
         organization: OrganizationId,
         windows: &[Window],
+        generations: &Generations,
     ) -> Result<Vec<Result<MetricUsage, UsageOverflow>>, UsageError> {
         if windows.is_empty() {
             return Ok(Vec::new());
         }
-        let bounds = Bounds::of(windows)?;
-        let failed = during("read usage");
-        let (totals, distinct) = futures::try_join!(
-            bounds.ask(self.reader().query(TOTALS), organization).fetch_all::<TotalWire>(),
-            bounds.ask(self.reader().query(DISTINCT), organization).fetch_all::<DistinctWire>(),
-        )
-        .map_err(failed)?;
-        join(windows, totals, distinct)
-    }
-}
-
-/// Windows as the columns that a query takes.
-struct Bounds {
-    subscriptions: Vec<String>,
-    starts: Vec<u32>,
-    ends: Vec<u32>,
-}
-
-impl Bounds {
-    fn of(windows: &[Window]) -> Result<Self, UsageError> {
-        let (mut subscriptions, mut starts, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-        for (subscription, start, end) in windows {
-            subscriptions.push(Uuid::from_u128(subscription.as_u128()).to_string());
-            starts.push(rows::seconds("start", rows::bucket_of(*start))?);
-            // A bucket begins at a whole second: it begins before `end` if before the second after it.
-            let fraction = u32::from(end.timestamp_subsec_nanos() > 0);
-            ends.push(rows::seconds("end", *end)?.saturating_add(fraction));
+        self.catch_up(&["usage", "usage_values"]).await?;
+        let mut all = Vec::new();
+        for (page, windows) in windows.chunks(WINDOWS_MAX).enumerate() {
+            let bounds = Bounds::of(windows, generations)?;
+            let first = page * WINDOWS_MAX;
+            all.extend(self.usage_within(organization, windows, first, &bounds).await?);
         }
-        Ok(Self { subscriptions, starts, ends })
+        Ok(all)
     }
 
-    fn ask(&self, query: Query, organization: OrganizationId) -> Query {
-        query
-            .param("organization", Uuid::from_u128(organization.as_u128()).to_string())
-            .param("subscriptions", &self.subscriptions)
-            .param("starts", &self.starts)
-            .param("ends", &self.ends)
+    /// The usage of one query's windows, of which the first has this place in the call.
+    async fn usage_within(
+        &self,
+        organization: OrganizationId,
+        windows: &[Window],
+        first: usize,
+        bounds: &Bounds,
+    ) -> Result<Vec<Result<MetricUsage, UsageOverflow>>, UsageError> {
+        let (totals, distinct) = futures::try_join!(
+            self.ask(&totals_sql(bounds, organization)).fetch_all::<TotalWire>(),
+            self.ask(&distinct_sql(bounds, organization)).fetch_all::<DistinctWire>(),
+        )
+        .map_err(during("read usage"))?;
+        join(windows, first, totals, distinct)
     }
 }
+
+type Key = (u64, Uuid, String);
 
 fn join(
     windows: &[Window],
+    first: usize,
     totals: Vec<TotalWire>,
     distinct: Vec<DistinctWire>,
 ) -> Result<Vec<Result<MetricUsage, UsageOverflow>>, UsageError> {
-    let mut distinct: BTreeMap<(u64, Uuid), u64> =
-        distinct.into_iter().map(|row| ((row.window, row.metric_id), row.distinct)).collect();
+    let mut distinct: BTreeMap<Key, u64> = distinct
+        .into_iter()
+        .map(|row| ((row.window, row.metric_id, row.group), row.distinct))
+        .collect();
     let mut all = BTreeMap::new();
-    for row in totals {
-        let key = (row.window, row.metric_id);
-        let mut usage = blank(windows, key)?;
+    // A cell whose last event a roll took away has a row without events.
+    for row in totals.into_iter().filter(|row| row.events > 0) {
+        let key = (row.window, row.metric_id, row.group);
+        let mut usage = blank(windows, first, &key)?;
         usage.distinct = distinct.remove(&key).unwrap_or(0);
         usage.events = row.events;
-        if row.events > 0 {
-            usage.greatest = Some(Quantity::from_scaled(row.greatest));
-            usage.latest = Some(Quantity::from_scaled(row.latest));
-        }
+        usage.value_seconds = row.value_seconds;
+        usage.greatest = Some(Quantity::from_scaled(row.greatest));
+        usage.latest = Some(Latest {
+            timestamp: rows::time("latest.timestamp", row.latest_timestamp)?,
+            received_at: rows::time("latest.received_at", row.latest_received_at)?,
+            position: Position::from_u64(row.latest_position),
+            value: Quantity::from_scaled(row.latest_value),
+        });
         all.insert(key, total_of(usage, row.total));
     }
     // The two queries are two moments: a value may be there whose chunk's totals were not yet.
     for (key, count) in distinct {
-        all.insert(key, Ok(MetricUsage { distinct: count, ..blank(windows, key)? }));
+        let usage = MetricUsage { distinct: count, ..blank(windows, first, &key)? };
+        all.insert(key, Ok(usage));
     }
     Ok(all.into_values().collect())
 }
 
-fn blank(windows: &[Window], (place, metric): (u64, Uuid)) -> Result<MetricUsage, UsageError> {
+fn blank(
+    windows: &[Window],
+    first: usize,
+    (place, metric, group): &Key,
+) -> Result<MetricUsage, UsageError> {
     let unknown = || UsageError::Unreadable { field: "window", value: place.to_string() };
-    let window = usize::try_from(place).map_err(|_| unknown())?;
-    let (subscription, _, _) = windows.get(window).ok_or_else(unknown)?;
+    let place = usize::try_from(*place).map_err(|_| unknown())?;
+    let (subscription, _, _) = windows.get(place).ok_or_else(unknown)?;
     Ok(MetricUsage {
-        window,
+        window: first + place,
         subscription: *subscription,
         metric: BillableMetricId::from_u128(metric.as_u128()),
+        group: group.clone(),
         events: 0,
         total: Quantity::ZERO,
         greatest: None,
         latest: None,
         distinct: 0,
+        value_seconds: "0".to_owned(),
     })
 }
 
@@ -226,26 +260,5 @@ fn total_of(usage: MetricUsage, total: String) -> Result<MetricUsage, UsageOverf
             metric: usage.metric,
             total,
         }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_window_takes_every_bucket_that_it_touches() {
-        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
-        let subscription = SubscriptionId::from_u128(1);
-        let seconds = |text: &str| u32::try_from(at(text).timestamp()).unwrap();
-        for (start, end, first, before) in [
-            ("10:00:00", "10:15:00", "10:00:00", "10:15:00"),
-            ("10:07:33", "10:15:00.000001", "10:00:00", "10:15:01"),
-        ] {
-            let day = |time: &str| format!("2026-03-01T{time}Z");
-            let bounds = Bounds::of(&[(subscription, at(&day(start)), at(&day(end)))]).unwrap();
-            assert_eq!(bounds.starts, [seconds(&day(first))], "{start}");
-            assert_eq!(bounds.ends, [seconds(&day(before))], "{end}");
-        }
     }
 }

@@ -56,7 +56,24 @@ impl Answer {
     pub fn asks_for_a_retry(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE
             && self.headers.contains_key(header::RETRY_AFTER)
-            && self.json["details"][1]["retryDelay"].is_string()
+            && self.detail("RetryInfo")["retryDelay"].is_string()
+    }
+
+    /// A detail of an error by its name in `google.rpc`.
+    pub fn detail(&self, name: &str) -> &Value {
+        let details = self.json["details"].as_array().unwrap_or_else(|| panic!("{self:?}"));
+        let kind = format!("type.googleapis.com/google.rpc.{name}");
+        details
+            .iter()
+            .find(|detail| detail["@type"] == kind)
+            .unwrap_or_else(|| panic!("no {name} in {self:?}"))
+    }
+
+    /// Field and reason of a rejected event.
+    pub fn fault(&self, verdict: usize) -> (&str, &str) {
+        let error = &self.json["verdicts"][verdict]["error"];
+        let text = |name: &str| error[name].as_str().unwrap_or_else(|| panic!("{self:?}"));
+        (text("field"), text("reason"))
     }
 }
 
@@ -262,6 +279,67 @@ impl CatalogRows<'_> {
         .bind(event_code)
         .bind(aggregation)
         .bind(field)
+        .execute(self.pool)
+        .await
+        .unwrap();
+    }
+
+    pub async fn archive_metric(&self, organization: OrganizationId, id: u128) {
+        sqlx::query(
+            "UPDATE billable_metrics SET deleted_at = now()
+             WHERE organization_id = $1::uuid AND id = $2::uuid",
+        )
+        .bind(uuid(organization.as_u128()))
+        .bind(uuid(id))
+        .execute(self.pool)
+        .await
+        .unwrap();
+    }
+
+    /// A metric that computes, and whose usage is kept apart by the values of `key`: by `values`,
+    /// or by all of them.
+    pub async fn computed_metric(
+        &self,
+        organization: OrganizationId,
+        id: u128,
+        event_code: &str,
+        expression: &str,
+        (key, values): (&str, Option<&[&str]>),
+    ) {
+        let filters = values.map_or(json!([]), |values| json!([{ "key": key, "values": values }]));
+        let group_keys: &[&str] = if values.is_some() { &[] } else { &[key] };
+        sqlx::query(
+            "INSERT INTO billable_metrics (organization_id, id, name, code, event_code,
+                 aggregation, expression, filters, group_keys, created_at, updated_at)
+             VALUES ($1::uuid, $2::uuid, 'metric', 'metric-' || $2, $3, 'custom', $4, $5::jsonb,
+                 $6, now(), now())",
+        )
+        .bind(uuid(organization.as_u128()))
+        .bind(uuid(id))
+        .bind(event_code)
+        .bind(expression)
+        .bind(filters.to_string())
+        .bind(group_keys)
+        .execute(self.pool)
+        .await
+        .unwrap();
+    }
+
+    /// What the organization decides about its events.
+    pub async fn settings(
+        &self,
+        organization: OrganizationId,
+        lenient: bool,
+        events_per_second_max: Option<i32>,
+    ) {
+        sqlx::query(
+            "UPDATE organizations SET lenient = $2, ever_lenient = ever_lenient OR $2,
+                 events_per_second_max = $3
+             WHERE id = $1::uuid",
+        )
+        .bind(uuid(organization.as_u128()))
+        .bind(lenient)
+        .bind(events_per_second_max)
         .execute(self.pool)
         .await
         .unwrap();

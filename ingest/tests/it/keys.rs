@@ -31,6 +31,12 @@ async fn only_a_key_with_the_scope_may_send(pool: PgPool) {
         assert_eq!((answer.code(), answer.reason()), (status, reason), "{authorization:?}");
         assert_eq!(answer.json["code"], code);
         assert_eq!(answer.headers.contains_key(header::WWW_AUTHENTICATE), status == 401);
+        let named = answer.headers["x-request-id"].to_str().unwrap();
+        assert_eq!(answer.detail("RequestInfo")["requestId"], named);
+        assert_eq!(answer.detail("ErrorInfo")["domain"], "weir");
+        if status == 403 {
+            assert_eq!(answer.detail("ErrorInfo")["metadata"]["scope"], "events.write");
+        }
     }
     let request = Request::post(SINGLE).header(header::AUTHORIZATION, "Bearer weir_all");
     assert_eq!(edge.send(request, event("t").to_string()).await.code(), 202);
@@ -64,4 +70,22 @@ async fn organizations_share_neither_ids_nor_catalogs(pool: PgPool) {
     rows.plan_and_customer(GLOBEX).await;
     rows.subscription(GLOBEX, 9, "sub-1", "2026-03-01T00:00:00Z", None).await;
     assert_eq!(edge.send(as_globex(), body).await.words(), ["accepted"], "not acme's duplicate");
+}
+
+#[sqlx::test(migrations = "../migrations/postgres")]
+async fn a_request_keeps_the_name_its_sender_gave_it(pool: PgPool) {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Deployment::new(pool).await.edge(embedded(dir.path()).await).await;
+    let named = |body: String| edge.post_as(SINGLE, "x-request-id", "mine-7", body.into_bytes());
+    let taken = named(event("t").to_string()).await;
+    assert_eq!((taken.code(), &taken.headers["x-request-id"]), (202, &"mine-7".parse().unwrap()));
+    for body in ["{", "{}"] {
+        let refused = named(body.to_owned()).await;
+        assert_eq!(refused.code(), 400);
+        assert_eq!(refused.headers["x-request-id"], "mine-7");
+        assert_eq!(refused.detail("RequestInfo")["requestId"], "mine-7");
+    }
+    let long = "x".repeat(129);
+    let refused = edge.post_as(SINGLE, "x-request-id", &long, b"{".to_vec()).await;
+    assert_eq!(refused.headers["x-request-id"].len(), 32, "a name of our own");
 }

@@ -2,9 +2,11 @@
 
 use crate::deployment::{BATCH, Deployment, KEY, SINGLE, embedded, event};
 use axum::body::Body;
+use flate2::{Compression, write::GzEncoder};
 use http::{Request, header};
 use serde_json::json;
 use sqlx::PgPool;
+use std::io::Write;
 use weir_ingest::Config;
 
 fn endless() -> Body {
@@ -65,4 +67,27 @@ async fn a_body_that_breaks_off_is_refused(pool: PgPool) {
     let request = Request::post(BATCH).header(header::AUTHORIZATION, format!("Bearer {KEY}"));
     let answer = edge.send(request, Body::from_stream(futures::stream::iter(chunks))).await;
     assert_eq!((answer.code(), answer.reason()), (400, "BODY_INCOMPLETE"));
+}
+
+#[sqlx::test(migrations = "../migrations/postgres")]
+async fn a_compressed_body_takes_the_room_it_needs_and_no_more(pool: PgPool) {
+    let dir = tempfile::tempdir().unwrap();
+    let deployment = Deployment::new(pool).await;
+    let mut config = Config::load().unwrap();
+    let events: Vec<_> = (0..500).map(|n| event(&format!("t-{n}"))).collect();
+    let plain = json!(events).to_string();
+    config.load.body_bytes_max = 3 * plain.len();
+    let edge = deployment.edge_with(embedded(dir.path()).await, None, config).await;
+    let gzip = |text: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    };
+    let send = |body: Vec<u8>| edge.post_as(BATCH, "content-encoding", "gzip", body);
+    assert_eq!(send(gzip(plain.as_bytes())).await.json["accepted"], 500);
+    // A small body that would grow to eight megabytes meets the bound of all bodies.
+    let bomb = gzip(&vec![b' '; 8 << 20]);
+    let refused = send(bomb).await;
+    assert!(refused.asks_for_a_retry() && refused.reason() == "OVERLOADED", "{refused:?}");
+    assert_eq!(send(gzip(plain.as_bytes())).await.json["duplicates"], 500, "room came back");
 }

@@ -3,6 +3,7 @@
 use crate::deployment::{ACME, BATCH, Deployment, SINGLE, embedded, event, event_with, now};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use weir_ingest::Config;
 
 #[sqlx::test(migrations = "../migrations/postgres")]
 async fn a_single_event_is_accepted_then_a_duplicate_then_a_conflict(pool: PgPool) {
@@ -21,12 +22,22 @@ async fn a_single_event_is_accepted_then_a_duplicate_then_a_conflict(pool: PgPoo
     let other = event_with("t-1", "properties", json!({ "tokens": 6 }));
     let conflict = edge.post(SINGLE, other.to_string()).await;
     assert_eq!(conflict.code(), 409);
-    assert_eq!(conflict.json, json!({ "transactionId": "t-1", "status": "conflict" }));
+    assert_eq!(
+        (&conflict.json["transactionId"], &conflict.json["status"]),
+        (&json!("t-1"), &json!("conflict"))
+    );
+    assert_eq!((&conflict.json["code"], conflict.reason()), (&json!(6), "EVENT_CONFLICT"));
 
     let refused = edge.post(SINGLE, event_with("t-2", "code", json!("nope")).to_string()).await;
     assert_eq!(refused.code(), 400);
     assert_eq!(refused.json["status"], "rejected");
     assert_eq!(refused.json["error"]["reason"], "UNKNOWN_CODE");
+    assert_eq!((&refused.json["code"], refused.reason()), (&json!(3), "UNKNOWN_CODE"));
+    assert_eq!(refused.detail("BadRequest")["fieldViolations"][0]["field"], "code");
+    assert_eq!(
+        refused.detail("RequestInfo")["requestId"],
+        refused.headers["x-request-id"].to_str().unwrap()
+    );
 
     assert_eq!(edge.logged().await, [("t-1".to_owned(), r#"{"tokens":5}"#.to_owned())]);
     let header = edge.records().await[0].header;
@@ -237,5 +248,58 @@ async fn while_the_catalog_is_down_unknown_events_are_retried_and_known_ones_tak
     let answer = edge.batch(&[event("a"), event_with("b", "code", json!("nope"))]).await;
     assert_eq!(answer.words(), ["accepted", "retry"]);
     let single = edge.post(SINGLE, event_with("b", "code", json!("nope")).to_string()).await;
-    assert!(single.asks_for_a_retry(), "{single:?}");
+    assert!(single.asks_for_a_retry() && single.reason() == "CATALOG_UNAVAILABLE", "{single:?}");
+}
+
+#[sqlx::test(migrations = "../migrations/postgres")]
+async fn what_is_dated_before_the_window_of_repeats_is_refused(pool: PgPool) {
+    let dir = tempfile::tempdir().unwrap();
+    let deployment = Deployment::new(pool).await;
+    let mut config = Config::load().unwrap();
+    config.recent.window_days = Some(3);
+    let edge = deployment.edge_with(embedded(dir.path()).await, None, config).await;
+    let at = |id: &str, timestamp: &str| event_with(id, "timestamp", json!(timestamp));
+    let events = [
+        at("a", "2026-03-07T12:00:00Z"),
+        at("b", "2026-03-07T11:59:59.999999Z"),
+        at("c", "2026-03-10T13:00:00Z"),
+        event_with("d", "timestamp", Value::Null),
+    ];
+    let answer = edge.batch(&events).await;
+    assert_eq!(answer.words(), ["accepted", "rejected", "accepted", "accepted"]);
+    assert_eq!(answer.fault(1), ("timestamp", "TOO_OLD"));
+    let message = answer.json["verdicts"][1]["error"]["message"].as_str().unwrap();
+    assert!(message.ends_with("events of the last 3 days are taken"), "{message}");
+    // A lenient organization's repeats must be known too.
+    deployment.rows().settings(ACME, true, None).await;
+    deployment.catalog.refresh().await.unwrap();
+    assert_eq!(edge.batch(&events[1..2]).await.fault(0), ("timestamp", "TOO_OLD"));
+}
+
+#[sqlx::test(migrations = "../migrations/postgres")]
+async fn a_metric_that_waits_to_be_counted_has_its_events_taken(pool: PgPool) {
+    let dir = tempfile::tempdir().unwrap();
+    let deployment = Deployment::new(pool).await;
+    let rows = deployment.rows();
+    rows.metric(ACME, 50, "jobs", "sum", Some("size")).await;
+    // Something has been taken from the log: what was stored of the code before must be counted.
+    sqlx::query("INSERT INTO log_partitions (partition, committed) VALUES (0, 5)")
+        .execute(&deployment.pool)
+        .await
+        .unwrap();
+    rows.archive_metric(ACME, 50).await;
+    deployment.catalog.refresh().await.unwrap();
+    let edge = deployment.edge(embedded(dir.path()).await).await;
+    let job = |id: &str| event_with(id, "code", json!("jobs")).to_string();
+    assert_eq!(edge.post(SINGLE, job("a")).await.reason(), "UNKNOWN_CODE");
+    rows.metric(ACME, 51, "jobs", "sum", Some("size")).await;
+    assert_eq!(edge.post(SINGLE, job("a")).await.code(), 202, "it waits for its roll");
+    assert_eq!(edge.post(SINGLE, job("b")).await.code(), 202);
+    assert_eq!(
+        edge.post(SINGLE, event_with("c", "code", json!("job")).to_string()).await.code(),
+        400
+    );
+    rows.archive_metric(ACME, 51).await;
+    deployment.catalog.refresh().await.unwrap();
+    assert_eq!(edge.post(SINGLE, job("d")).await.reason(), "UNKNOWN_CODE");
 }

@@ -1,6 +1,6 @@
 //! What can't be billed stays due with its reason, and holds up nobody else.
 
-use crate::world::{World, at, uuid_text};
+use crate::world::{Used, World, at, uuid_text};
 use sqlx::PgPool;
 use weir_billing::{customer::CustomerDetails, metric::Aggregation};
 use weir_invoicer::invoice_due;
@@ -20,7 +20,8 @@ async fn an_overflowing_subscription_stays_due_with_its_reason_and_others_go_on(
     let time = at("2020-03-10T00:00:00Z");
     // 2 × 10^16 × 6 × 10^9: beyond 26 digits before the point, in two steps that each fit in 38.
     for _ in 0..2 {
-        world.used_times(broken.id, tokens, time, HUGE, 6_000_000_000, false).await;
+        let times = 6_000_000_000;
+        world.used_as(&Used { times, ..Used::new(broken.id, tokens, time, HUGE) }).await;
     }
     world.used(healthy.id, tokens, time, "100").await;
     let as_of = at("2020-05-01T00:00:00Z");
@@ -45,7 +46,8 @@ async fn an_overflowing_subscription_stays_due_with_its_reason_and_others_go_on(
 
     // Corrected usage makes it billable, and the record goes.
     for _ in 0..2 {
-        world.used_times(broken.id, tokens, time, &format!("-{HUGE}"), 6_000_000_000, false).await;
+        let (times, taken) = (6_000_000_000, format!("-{HUGE}"));
+        world.used_as(&Used { times, ..Used::new(broken.id, tokens, time, &taken) }).await;
     }
     let report = invoice_due(&world.deps, as_of).await.unwrap();
     assert_eq!((report.created, report.failures.len()), (2, 0));

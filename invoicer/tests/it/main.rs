@@ -5,6 +5,7 @@ mod advancing;
 mod billing;
 mod drafts;
 mod failures;
+mod late;
 // The files and their reader are those of the pure suite: both must come to the same invoices.
 #[path = "../../../crates/billing/tests/it/scenario.rs"]
 mod scenario;

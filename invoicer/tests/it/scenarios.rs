@@ -3,7 +3,7 @@
 
 use crate::{
     scenario::{EventSpec, ExpectedInvoice, Scenario},
-    world::{World, at},
+    world::{Used, World, at},
 };
 use sqlx::PgPool;
 use std::{
@@ -11,8 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 use weir_billing::{
+    Timestamp,
     customer::{Customer, CustomerDetails},
     invoice::Invoice,
+    metric::BillableMetric,
     plan::Plan,
     subscription::Subscription,
 };
@@ -35,12 +37,18 @@ async fn scenarios_of_plans_and_invoices_come_out_the_same(pool: PgPool) {
     check(pool, &["plans", "invoices"]).await;
 }
 
+#[sqlx::test(migrations = "../migrations/postgres")]
+async fn scenarios_of_late_events_come_out_the_same(pool: PgPool) {
+    check(pool, &["late"]).await;
+}
+
 #[test]
 fn no_topic_is_left_out() {
     let topics = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().file_name());
     let mut topics: Vec<String> = topics.map(|name| name.into_string().unwrap()).collect();
     topics.sort();
-    let known = ["charges", "currencies", "invoices", "metrics", "numbers", "periods", "plans"];
+    let known =
+        ["charges", "currencies", "invoices", "late", "metrics", "numbers", "periods", "plans"];
     assert_eq!(topics, known);
 }
 
@@ -62,12 +70,11 @@ async fn check(pool: PgPool, topics: &[&str]) {
     for file in &files {
         cases.push(Case::store(&world, file).await);
     }
-    let mut moves: Vec<_> = cases.iter().filter_map(Case::change_of_zone).collect();
-    moves.sort_by_key(|(when, _)| *when);
-    for (when, customer) in moves {
+    let mut changes: Vec<(Timestamp, Change)> = cases.iter().flat_map(Case::changes).collect();
+    changes.sort_by_key(|(when, _)| *when);
+    for (when, change) in changes {
         advance_clock(&world.deps, when, &mut |_| {}).await.unwrap();
-        let mut conn = world.pool.acquire().await.unwrap();
-        customers::save(&mut conn, &customer).await.unwrap();
+        change.make(&world, when).await;
     }
     let end = cases.iter().map(|case| case.scenario.until).max().unwrap();
     advance_clock(&world.deps, end, &mut |_| {}).await.unwrap();
@@ -77,23 +84,51 @@ async fn check(pool: PgPool, topics: &[&str]) {
     }
 }
 
+/// What happens while the clock moves.
+enum Change<'a> {
+    CustomerMoves(Box<Customer>),
+    Arrives(Used<'a>),
+    Voided(Used<'a>),
+}
+
+impl Change<'_> {
+    async fn make(&self, world: &World, when: Timestamp) {
+        match self {
+            Self::CustomerMoves(customer) => {
+                let mut conn = world.pool.acquire().await.unwrap();
+                customers::save(&mut conn, customer).await.unwrap();
+            }
+            Self::Arrives(used) => world.used_as(used).await,
+            Self::Voided(used) => world.void_cell(used, when).await,
+        }
+    }
+}
+
 /// A scenario as it is stored.
 struct Case {
     file: PathBuf,
     scenario: Scenario,
     customer: Customer,
     subscriptions: Vec<Subscription>,
+    metrics: BTreeMap<String, BillableMetricId>,
 }
 
 impl Case {
     async fn store(world: &World, file: &Path) -> Self {
         let scenario = Scenario::read(file);
         let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
-        let mut metrics: BTreeMap<&str, BillableMetricId> = BTreeMap::new();
+        let mut metrics: BTreeMap<String, BillableMetricId> = BTreeMap::new();
         for (metric, spec) in &scenario.metrics {
-            let id =
-                world.metric_named(&format!("{name}-{metric}"), metric, spec.aggregation).await;
-            metrics.insert(metric, id);
+            let code = format!("{name}-{metric}");
+            let change = |metric| BillableMetric {
+                expression: spec.expression.clone(),
+                recurring: spec.recurring,
+                rounding: spec.rounding(),
+                filters: spec.filters(),
+                ..metric
+            };
+            let id = world.metric_with(&code, metric, spec.aggregation, change).await;
+            metrics.insert(metric.clone(), id);
         }
         let details = CustomerDetails {
             timezone: scenario.customer.timezone,
@@ -122,17 +157,46 @@ impl Case {
         for (plan, stored) in &plans {
             store_edits(world, &scenario, plan, stored, &metrics).await;
         }
-        for event in &scenario.events {
-            store_event(world, &scenario, event, &subscriptions, &metrics).await;
+        let case = Self { file: file.to_owned(), scenario, customer, subscriptions, metrics };
+        for event in case.scenario.events.iter().filter(|event| event.arrives.is_none()) {
+            if let Some(used) = case.used(event) {
+                world.used_as(&used).await;
+            }
         }
-        Self { file: file.to_owned(), scenario, customer, subscriptions }
+        case
     }
 
-    fn change_of_zone(&self) -> Option<(weir_billing::Timestamp, Customer)> {
-        let (when, zone) = self.scenario.customer.moves?;
-        let mut customer = self.customer.clone();
-        customer.details.timezone = Some(zone);
-        Some((when, customer))
+    fn changes(&self) -> Vec<(Timestamp, Change<'_>)> {
+        let mut changes = Vec::new();
+        if let Some((when, zone)) = self.scenario.customer.moves {
+            let mut customer = self.customer.clone();
+            customer.details.timezone = Some(zone);
+            changes.push((when, Change::CustomerMoves(Box::new(customer))));
+        }
+        for event in &self.scenario.events {
+            let used = || self.used(event).unwrap();
+            changes.extend(event.arrives.map(|when| (when, Change::Arrives(used()))));
+            changes.extend(event.voided.map(|when| (when, Change::Voided(used()))));
+        }
+        changes
+    }
+
+    /// Only events of the subscription's life are its own: the edge and the aggregator see to that.
+    fn used<'a>(&self, event: &'a EventSpec) -> Option<Used<'a>> {
+        let place = self.scenario.subscriptions.iter().position(|one| one.id == event.subscription);
+        let subscription = &self.subscriptions[place.unwrap()];
+        let ended = subscription.end().is_some_and(|end| end <= event.at);
+        if event.at < subscription.started_at || ended {
+            return None;
+        }
+        let metric = self.metrics[&event.metric];
+        Some(Used {
+            arrives: event.arrives.unwrap_or(event.at),
+            times: event.times,
+            removed: event.remove,
+            group: self.scenario.group(event),
+            ..Used::new(subscription.id, metric, event.at, &event.value)
+        })
     }
 
     fn compare(&self, invoices: &[Invoice]) {
@@ -172,7 +236,7 @@ async fn store_plan(
     scenario: &Scenario,
     name: &str,
     plan: &str,
-    metrics: &BTreeMap<&str, BillableMetricId>,
+    metrics: &BTreeMap<String, BillableMetricId>,
 ) -> Plan {
     let first = &scenario.plans[plan][0];
     let charges = stored_charges(world, scenario, &first.charges, metrics);
@@ -184,12 +248,15 @@ fn stored_charges(
     world: &World,
     scenario: &Scenario,
     specs: &[crate::scenario::ChargeSpec],
-    metrics: &BTreeMap<&str, BillableMetricId>,
+    metrics: &BTreeMap<String, BillableMetricId>,
 ) -> Vec<weir_billing::charge::Charge> {
     let mut charges = scenario.charges(specs);
     for (charge, spec) in charges.iter_mut().zip(specs) {
         charge.id = world.deps.clock.new_id();
-        charge.metric = metrics[spec.metric.as_str()];
+        charge.metric = metrics[&spec.metric];
+        for filter in &mut charge.filters {
+            filter.id = world.deps.clock.new_id();
+        }
     }
     charges
 }
@@ -199,17 +266,22 @@ async fn store_edits(
     scenario: &Scenario,
     plan: &str,
     stored: &Plan,
-    metrics: &BTreeMap<&str, BillableMetricId>,
+    metrics: &BTreeMap<String, BillableMetricId>,
 ) {
     let mut conn = world.pool.acquire().await.unwrap();
     for (number, spec) in (2..).zip(&scenario.plans[plan][1..]) {
         let from = spec.from.unwrap();
+        let mut charges = stored_charges(world, scenario, &spec.charges, metrics);
+        // A changed plan keeps the ids of its charges.
+        for (charge, before) in charges.iter_mut().zip(&stored.version.charges) {
+            charge.id = before.id;
+        }
         let version = weir_billing::plan::PlanVersion {
             id: world.deps.clock.new_id(),
             number,
             amount: scenario.money(&spec.amount),
             pay_in_advance: spec.in_advance,
-            charges: stored_charges(world, scenario, &spec.charges, metrics),
+            charges,
             created_at: from,
             ..stored.version.clone()
         };
@@ -217,22 +289,4 @@ async fn store_edits(
         let (organization, id) = (world.organization, stored.id);
         plans::cascade(&mut conn, organization, id, version.id, from).await.unwrap();
     }
-}
-
-/// Only events of the subscription's life are its own: the edge and the aggregator see to that.
-async fn store_event(
-    world: &World,
-    scenario: &Scenario,
-    event: &EventSpec,
-    subscriptions: &[Subscription],
-    metrics: &BTreeMap<&str, BillableMetricId>,
-) {
-    let place = scenario.subscriptions.iter().position(|one| one.id == event.subscription);
-    let subscription = &subscriptions[place.unwrap()];
-    if event.at < subscription.started_at || subscription.end().is_some_and(|end| end <= event.at) {
-        return;
-    }
-    let metric = metrics[event.metric.as_str()];
-    let (value, times) = (&event.value, event.times);
-    world.used_times(subscription.id, metric, event.at, value, times, event.remove).await;
 }

@@ -137,8 +137,19 @@ impl World {
         name: &str,
         aggregation: Aggregation,
     ) -> BillableMetricId {
+        self.metric_with(code, name, aggregation, |metric| metric).await
+    }
+
+    pub async fn metric_with(
+        &self,
+        code: &str,
+        name: &str,
+        aggregation: Aggregation,
+        change: impl FnOnce(BillableMetric) -> BillableMetric,
+    ) -> BillableMetricId {
         let created_at = at("2020-01-01T00:00:00Z");
-        let metric = BillableMetric {
+        let reads_field = !matches!(aggregation, Aggregation::Count | Aggregation::Custom);
+        let metric = change(BillableMetric {
             id: self.deps.clock.new_id(),
             organization: self.organization,
             name: name.to_owned(),
@@ -146,11 +157,16 @@ impl World {
             event_code: code.to_owned(),
             description: None,
             aggregation,
-            field_name: (aggregation != Aggregation::Count).then(|| "n".to_owned()),
+            field_name: reads_field.then(|| "n".to_owned()),
+            expression: None,
+            recurring: false,
+            rounding: None,
+            filters: Vec::new(),
+            group_keys: Vec::new(),
             created_at,
             updated_at: created_at,
             deleted_at: None,
-        };
+        });
         let mut conn = self.pool.acquire().await.unwrap();
         billable_metrics::insert(&mut conn, &metric).await.unwrap();
         metric.id
@@ -216,6 +232,8 @@ impl World {
             metric,
             invoice_display_name: None,
             model: ChargeModel::Standard { amount: Rate::parse(price).unwrap() },
+            filters: Vec::new(),
+            pricing_group_keys: Vec::new(),
         }
     }
 
@@ -288,14 +306,16 @@ impl World {
     }
 
     pub async fn next_due(&self, subscription: SubscriptionId) -> Option<Timestamp> {
-        sqlx::query_scalar("SELECT next_due_at FROM subscriptions WHERE id = $1::uuid")
-            .bind(uuid_text(subscription.as_u128()))
-            .fetch_one(&self.pool)
-            .await
-            .unwrap()
+        sqlx::query_scalar(
+            "SELECT next_due_at FROM subscription_dues WHERE subscription_id = $1::uuid",
+        )
+        .bind(uuid_text(subscription.as_u128()))
+        .fetch_one(&self.pool)
+        .await
+        .unwrap()
     }
 
-    /// Some events of one value at one time, as the aggregator counts them.
+    /// An event that came at its own time, as the aggregator counts it.
     pub async fn used(
         &self,
         subscription: SubscriptionId,
@@ -303,44 +323,90 @@ impl World {
         time: Timestamp,
         value: &str,
     ) {
-        self.used_times(subscription, metric, time, value, 1, false).await;
+        self.used_as(&Used::new(subscription, metric, time, value)).await;
     }
 
-    pub async fn used_times(
-        &self,
-        subscription: SubscriptionId,
-        metric: BillableMetricId,
-        time: Timestamp,
-        text: &str,
-        times: u64,
-        removed: bool,
-    ) {
-        let value = Quantity::parse_value(text).unwrap();
-        let number = self.chunks.fetch_add(1, Ordering::Relaxed);
-        let position = Position::from_u64(number);
-        let total = Quantity::from_scaled(value.scaled().checked_mul(i128::from(times)).unwrap());
+    /// Some events of one value at one time.
+    pub async fn used_as(&self, used: &Used<'_>) {
+        let value = Quantity::parse_value(used.value).unwrap();
+        let bucket = bucket_of(used.time);
+        let times = i128::from(used.times);
+        let since_start = (used.time - bucket).num_microseconds().unwrap();
+        let position = Position::from_u64(self.chunks.load(Ordering::Relaxed));
         let usage = UsageRow {
             organization: self.organization,
-            subscription,
-            metric,
-            bucket: bucket_of(time),
-            events: times,
-            total,
+            subscription: used.subscription,
+            metric: used.metric,
+            bucket,
+            generation: 0,
+            group: used.group.clone(),
+            events: used.times,
+            total: Quantity::from_scaled(value.scaled().checked_mul(times).unwrap()),
             greatest: value,
-            latest: Latest { timestamp: time, received_at: time, position, value },
+            latest: Latest { timestamp: used.time, received_at: used.arrives, position, value },
+            value_seconds: value.scaled() * i128::from(since_start) * times,
+            changed_at: used.arrives,
         };
         let distinct = UsageValueRow {
             organization: self.organization,
-            subscription,
-            metric,
-            bucket: bucket_of(time),
-            value: text.to_owned(),
-            timestamp: time,
-            received_at: time,
+            subscription: used.subscription,
+            metric: used.metric,
+            bucket,
+            generation: 0,
+            group: used.group.clone(),
+            value: used.value.to_owned(),
+            timestamp: used.time,
+            received_at: used.arrives,
             position,
-            added: !removed,
+            added: !used.removed,
         };
-        let chunk = Chunk { usage: vec![usage], values: vec![distinct], ..Chunk::default() };
+        self.write(usage, vec![distinct]).await;
+    }
+
+    /// Takes all usage of a metric's group out of the 15 minutes of `used`, as a roll does after
+    /// all its events were voided at `voided_at`.
+    pub async fn void_cell(&self, used: &Used<'_>, voided_at: Timestamp) {
+        let bucket = bucket_of(used.time);
+        let generation: i64 = sqlx::query_scalar(
+            "INSERT INTO usage_rolls
+                 (organization_id, kind, state, catalog_version, started_at, ended_at)
+             VALUES ($1::uuid, 'cells', 'done', 1, now(), now())
+             RETURNING generation",
+        )
+        .bind(uuid_text(self.organization.as_u128()))
+        .fetch_one(&self.pool)
+        .await
+        .unwrap();
+        sqlx::query("INSERT INTO usage_roll_cells VALUES ($1, $2::uuid, $3::uuid, $4)")
+            .bind(generation)
+            .bind(uuid_text(self.organization.as_u128()))
+            .bind(uuid_text(used.subscription.as_u128()))
+            .bind(bucket)
+            .execute(&self.pool)
+            .await
+            .unwrap();
+        let position = Position::from_u64(0);
+        let value = Quantity::ZERO;
+        let row = UsageRow {
+            organization: self.organization,
+            subscription: used.subscription,
+            metric: used.metric,
+            bucket,
+            generation: u64::try_from(generation).unwrap(),
+            group: used.group.clone(),
+            events: 0,
+            total: Quantity::ZERO,
+            greatest: Quantity::ZERO,
+            latest: Latest { timestamp: bucket, received_at: bucket, position, value },
+            value_seconds: 0,
+            changed_at: voided_at,
+        };
+        self.write(row, Vec::new()).await;
+    }
+
+    async fn write(&self, usage: UsageRow, values: Vec<UsageValueRow>) {
+        let number = self.chunks.fetch_add(1, Ordering::Relaxed);
+        let chunk = Chunk { usage: vec![usage], values, ..Chunk::default() };
         self.deps.usage.insert_chunk(&chunk, &format!("test-{number}")).await.unwrap();
     }
 
@@ -359,6 +425,33 @@ impl World {
         let mut all = page.items;
         all.sort_by_key(|invoice| (invoice.due_at, number(invoice), invoice.id));
         all
+    }
+}
+
+/// Events of one value at one time.
+#[derive(Debug, Clone)]
+pub struct Used<'a> {
+    pub subscription: SubscriptionId,
+    pub metric: BillableMetricId,
+    pub time: Timestamp,
+    /// When they were accepted.
+    pub arrives: Timestamp,
+    pub value: &'a str,
+    pub times: u64,
+    /// For unique counts: takes the value away.
+    pub removed: bool,
+    pub group: String,
+}
+
+impl<'a> Used<'a> {
+    pub fn new(
+        subscription: SubscriptionId,
+        metric: BillableMetricId,
+        time: Timestamp,
+        value: &'a str,
+    ) -> Self {
+        let (times, removed, group) = (1, false, String::new());
+        Self { subscription, metric, time, arrives: time, value, times, removed, group }
     }
 }
 

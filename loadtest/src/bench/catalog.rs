@@ -1,6 +1,7 @@
 //! The catalog of the benchmarks, made through the API: that of the demo, with more subscriptions.
 
 use super::deployment::Deployment;
+use crate::api::Api;
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Datelike, Utc};
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ pub const EVENT_CODE: &str = "llm_request";
 /// Subscriptions of one customer.
 const SUBSCRIPTIONS_OF_CUSTOMER: u64 = 10;
 
-const API: &str = "/api/billing/v2";
+pub const API: &str = "/api/billing/v2";
 
 /// Makes metrics, a plan, customers and subscriptions that have run since the month began.
 pub fn create(deployment: &mut Deployment) -> anyhow::Result<()> {
@@ -33,7 +34,7 @@ pub fn create(deployment: &mut Deployment) -> anyhow::Result<()> {
             "code": code, "name": code, "eventCode": EVENT_CODE, "fieldName": field,
             "aggregationType": if field.is_some() { "SUM_AGG" } else { "COUNT_AGG" },
         });
-        let id = make(deployment, "billable-metrics", "billableMetric", &metric)?;
+        let id = make(&mut deployment.api, "billable-metrics", "billableMetric", &metric)?;
         let properties = json!({ "amount": amount });
         charges.push(json!({
             "billableMetricId": id, "chargeModel": "STANDARD", "properties": properties,
@@ -43,7 +44,7 @@ pub fn create(deployment: &mut Deployment) -> anyhow::Result<()> {
         "code": "llm", "name": "LLM API", "interval": "MONTHLY", "amountCents": 2_000,
         "amountCurrency": "USD", "payInAdvance": false, "charges": charges,
     });
-    let plan = make(deployment, "plans", "plan", &plan)?;
+    let plan = make(&mut deployment.api, "plans", "plan", &plan)?;
     let start = DateTime::from_timestamp_micros(month_start_us(crate::load::now_us()));
     let start = start.unwrap_or_default().to_rfc3339();
     let externals = (0..PROBES)
@@ -53,24 +54,20 @@ pub fn create(deployment: &mut Deployment) -> anyhow::Result<()> {
     for (n, external) in (0..).zip(externals) {
         if n % SUBSCRIPTIONS_OF_CUSTOMER == 0 {
             let body = json!({ "externalId": format!("customer-{n}"), "currency": "USD" });
-            customer = make(deployment, "customers", "customer", &body)?;
+            customer = make(&mut deployment.api, "customers", "customer", &body)?;
         }
         let body = json!({
             "customerId": customer, "planId": plan, "externalId": external,
             "billingTime": "CALENDAR", "subscriptionAt": start,
         });
-        make(deployment, "subscriptions", "subscription", &body)?;
+        make(&mut deployment.api, "subscriptions", "subscription", &body)?;
     }
     Ok(())
 }
 
-fn make(
-    deployment: &mut Deployment,
-    path: &str,
-    wrapper: &str,
-    body: &Value,
-) -> anyhow::Result<String> {
-    let answer = deployment.api.post(&format!("{API}/{path}"), body)?;
+/// Makes one through the API and answers its id.
+pub fn make(api: &mut Api, path: &str, wrapper: &str, body: &Value) -> anyhow::Result<String> {
+    let answer = api.post(&format!("{API}/{path}"), body)?;
     let id = answer[wrapper]["id"].as_str();
     Ok(id.with_context(|| format!("no {wrapper}.id in {answer}"))?.to_owned())
 }

@@ -4,20 +4,24 @@ use super::BenchArgs;
 use crate::{
     api::{Api, metric},
     cpu::{self, Used},
+    process::{self, Process, free_address},
 };
 use anyhow::{Context, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use http::{HeaderName, header};
+use rustix::process::Signal;
+use serde_json::Value;
 use std::{
     fs,
-    net::{SocketAddr, TcpListener},
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
 /// Engine, Postgres and migrations start cold in some seconds.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// Requests under way, a checkpoint, the engine's end.
+const END_TIMEOUT: Duration = Duration::from_secs(120);
 /// An aggregator that counts nothing for so long is stuck.
 const STUCK: Duration = Duration::from_secs(60);
 /// How often the aggregator's count is read: a render of all metrics takes well under 1 ms.
@@ -25,51 +29,60 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// The deployment, running.
 pub struct Deployment {
-    data: PathBuf,
-    keep: bool,
-    child: Child,
-    /// Of the process itself, as `cpu` tells processes apart.
-    name: String,
+    weir: PathBuf,
+    environment: Vec<(String, String)>,
+    listen: SocketAddr,
+    metrics_listen: SocketAddr,
+    process: Process,
     url: String,
     key: String,
     /// With the deployment's key.
     pub api: Api,
     metrics: Api,
+    // Behind the process, which works in it.
+    data: Data,
+}
+
+/// Removed at the end, unless it shall be kept.
+struct Data {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        if self.keep {
+            println!("  kept: {}", self.path.display());
+        } else if let Err(error) = fs::remove_dir_all(&self.path) {
+            eprintln!("loadtest: {} is not removed: {error}", self.path.display());
+        }
+    }
 }
 
 impl Deployment {
     /// Starts `weir up` with these variables besides the usual ones and waits until it is ready.
     pub fn start(args: &BenchArgs, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let weir = match &args.weir {
-            Some(weir) => weir.clone(),
-            None => std::env::current_exe()?.with_file_name("weir"),
-        };
-        ensure!(weir.exists(), "there is no {}: cargo build --release -p weir", weir.display());
-        // /var/tmp and not a home directory: root's Postgres runs as another user.
-        let data = tempfile::Builder::new().prefix("weir-bench-").tempdir_in("/var/tmp")?.keep();
-        fs::set_permissions(&data, fs::Permissions::from_mode(0o711))?;
-        let (listen, metrics) = (free_address()?, free_address()?);
-        let log = fs::File::create(data.join("weir.log"))?;
-        let mut command = Command::new(&weir);
-        command.arg("up").arg("--data").arg(&data);
-        command.arg("--listen").arg(listen.to_string());
-        command.arg("--metrics-listen").arg(metrics.to_string());
-        command.env("WEIR_LOG", "warn").envs(environment.iter().copied());
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-        let child = command.spawn().context("starting weir")?;
+        let weir = process::weir(args.weir.as_deref())?;
+        let data = Data { path: process::directory("weir-bench-")?, keep: args.keep };
+        let (listen, metrics_listen) = (free_address()?, free_address()?);
+        let environment: Vec<_> =
+            environment.iter().map(|(name, value)| (own(name), own(value))).collect();
         let url = format!("http://{listen}");
         let mut deployment = Self {
-            data,
-            keep: args.keep,
-            child,
+            process: launch(&weir, &data.path, &environment, [listen, metrics_listen])?,
+            weir,
+            environment,
+            listen,
+            metrics_listen,
             api: Api::new(&url, None)?,
-            metrics: Api::new(&format!("http://{metrics}"), None)?,
-            name: format!("{} up", weir.file_name().unwrap_or_default().display()),
+            metrics: Api::new(&format!("http://{metrics_listen}"), None)?,
             url,
             key: String::new(),
+            data,
         };
         deployment.wait_until_ready()?;
-        deployment.key = deployment.make_key(&weir)?;
+        let key = deployment.operator(&["keys", "create", "--name", "loadtest"])?;
+        deployment.key = key.trim().to_owned();
         deployment.api = deployment.client()?;
         Ok(deployment)
     }
@@ -82,19 +95,32 @@ impl Deployment {
         &self.key
     }
 
-    /// The name that `cpu` gives to the process of all roles.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The process whose children are the rest of the deployment.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// Another client with the deployment's key.
     pub fn client(&self) -> anyhow::Result<Api> {
         Api::new(&self.url, Some(&self.key))
+    }
+
+    /// A client of its ClickHouse.
+    pub fn clickhouse(&self) -> anyhow::Result<Api> {
+        let text = fs::read(self.data.path.join("connections.json"))?;
+        let json: Value = serde_json::from_slice(&text)?;
+        let of = |name: &str| {
+            let text = json["clickhouse"][name].as_str().map(str::to_owned);
+            text.with_context(|| format!("no {name} in connections.json"))
+        };
+        let name = HeaderName::from_static;
+        let headers = vec![
+            (name("x-clickhouse-user"), of("clickhouse_user")?),
+            (name("x-clickhouse-key"), of("clickhouse_password")?),
+            (name("x-clickhouse-database"), of("clickhouse_database")?),
+            (header::CONTENT_TYPE, "text/plain".to_owned()),
+        ];
+        Api::with_headers(&of("clickhouse_url")?, headers)
     }
 
     /// The processor time used so far.
@@ -109,35 +135,68 @@ impl Deployment {
 
     /// Waits until so many events in all are in the rollups. Errors: no progress for a minute.
     pub fn wait_until_counted(&mut self, events: u64) -> anyhow::Result<()> {
+        self.wait_for("aggregator_events_total", events)
+    }
+
+    /// Waits until a metric has come to so much. Errors: no progress for a minute.
+    pub fn wait_for(&mut self, name: &str, wanted: u64) -> anyhow::Result<()> {
         let (mut last, mut since) = (-1.0, Instant::now());
         loop {
-            let counted = self.metric("aggregator_events_total")?;
-            if counted >= events as f64 {
+            let now = self.metric(name)?;
+            if now >= wanted as f64 {
                 return Ok(());
             }
-            if counted > last {
-                (last, since) = (counted, Instant::now());
+            if now > last {
+                (last, since) = (now, Instant::now());
             }
-            ensure!(since.elapsed() < STUCK, "{counted} of {events} events counted, and no more");
+            ensure!(since.elapsed() < STUCK, "{name} is {now} of {wanted}, and does not grow");
             std::thread::sleep(POLL);
         }
     }
 
     /// Bytes on disk of a part of the data directory: `log`, `index`, `clickhouse`.
     pub fn disk_bytes(&self, part: &str) -> u64 {
-        bytes_below(&self.data.join(part))
+        bytes_below(&self.data.path.join(part))
+    }
+
+    /// Ends it in order and starts it again, without the index of seen ids. Answers when it started.
+    pub fn restart_without_index(&mut self) -> anyhow::Result<Instant> {
+        self.end()?;
+        fs::remove_dir_all(self.data.path.join("index")).context("the index")?;
+        let (started, addresses) = (Instant::now(), [self.listen, self.metrics_listen]);
+        self.process = launch(&self.weir, &self.data.path, &self.environment, addresses)?;
+        self.metrics = Api::new(&format!("http://{}", self.metrics_listen), None)?;
+        self.api = self.client()?;
+        self.wait_until_ready()?;
+        Ok(started)
+    }
+
+    /// An operator's command on this deployment, not yet run.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.weir);
+        command.args(args).arg("--data").arg(&self.data.path).env("WEIR_LOG", "warn");
+        command.envs(self.environment.iter().cloned());
+        command
+    }
+
+    /// Runs an operator's command and gives what it prints.
+    pub fn operator(&self, args: &[&str]) -> anyhow::Result<String> {
+        let output = self.command(args).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "weir {}: {said}", args.join(" "));
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Ends it in order and removes its directory.
     pub fn stop(mut self) -> anyhow::Result<()> {
-        kill_process(self.process()?, Signal::TERM)?;
-        let status = self.child.wait()?;
-        ensure!(status.success(), "weir did not end in order: {status}");
-        Ok(())
+        self.end()
     }
 
-    fn process(&self) -> anyhow::Result<Pid> {
-        i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("a process id")
+    fn end(&mut self) -> anyhow::Result<()> {
+        self.process.signal(Signal::TERM)?;
+        let status = self.process.wait(END_TIMEOUT)?;
+        ensure!(status.success(), "weir did not end in order: {status}");
+        Ok(())
     }
 
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {
@@ -146,43 +205,31 @@ impl Deployment {
             if self.api.get("/readyz").is_ok() {
                 return Ok(());
             }
-            if let Some(status) = self.child.try_wait()? {
-                self.keep = true;
-                bail!("weir ended ({status}); its log is {}", self.data.join("weir.log").display());
+            if let Some(status) = self.process.ended()? {
+                bail!("weir ended ({status}):\n{}", self.process.last_words());
             }
             std::thread::sleep(POLL);
         }
-        self.keep = true;
-        bail!("weir is not ready; its log is {}", self.data.join("weir.log").display())
-    }
-
-    fn make_key(&self, weir: &Path) -> anyhow::Result<String> {
-        let mut command = Command::new(weir);
-        command.args(["keys", "create", "--name", "loadtest", "--data"]).arg(&self.data);
-        let output = command.env("WEIR_LOG", "warn").stderr(Stdio::inherit()).output()?;
-        ensure!(output.status.success(), "no key could be made");
-        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+        bail!("weir is not ready:\n{}", self.process.last_words())
     }
 }
 
-impl Drop for Deployment {
-    fn drop(&mut self) {
-        // It has ended already unless something went wrong.
-        if let (Ok(None), Ok(process)) = (self.child.try_wait(), self.process()) {
-            let _gone = kill_process_group(process, Signal::KILL);
-            let _ended = self.child.wait();
-        }
-        if self.keep {
-            println!("  kept: {}", self.data.display());
-        } else if let Err(error) = fs::remove_dir_all(&self.data) {
-            eprintln!("loadtest: {} is not removed: {error}", self.data.display());
-        }
-    }
+fn launch(
+    weir: &Path,
+    data: &Path,
+    environment: &[(String, String)],
+    [listen, metrics_listen]: [SocketAddr; 2],
+) -> anyhow::Result<Process> {
+    let mut command = process::command(weir);
+    command.arg("up").arg("--data").arg(data);
+    command.args(["--listen", &listen.to_string()]);
+    command.args(["--metrics-listen", &metrics_listen.to_string()]);
+    command.env("WEIR_LOG", "warn").envs(environment.iter().cloned());
+    Process::start(command, data.join("weir.log"))
 }
 
-/// An address that nobody listens on at the moment.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+fn own(text: &str) -> String {
+    text.to_owned()
 }
 
 /// What goes away meanwhile counts as nothing.

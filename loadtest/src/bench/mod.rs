@@ -5,11 +5,16 @@
 //! does take real time from Weir, but not processor time.
 
 mod catalog;
+mod ceiling;
+mod dedup;
 mod deployment;
+mod disk;
 mod freshness;
 mod idle;
 mod ingest;
+mod invoices;
 mod pipeline;
+mod plot;
 mod report;
 mod usage_read;
 
@@ -29,12 +34,20 @@ use std::{path::PathBuf, time::Duration};
 pub enum Benchmark {
     /// Memory of a deployment that does nothing.
     Idle,
+    /// An edge that only parses and appends.
+    Ceiling,
     /// The edge and the log alone: the aggregator waits.
     Ingest,
+    /// The index of seen ids alone.
+    Dedup,
     /// From the POST to the rollups.
     Pipeline,
+    /// What an event takes on disk, after `pipeline`.
+    Disk,
     /// From `accepted` to the current usage, at half the pipeline's rate.
     Freshness,
+    /// Billing many customers at once.
+    Invoices,
     /// Reading a subscription's current usage, with few and with many events.
     UsageRead,
 }
@@ -51,6 +64,12 @@ pub struct BenchArgs {
     /// The document whose table is written.
     #[arg(long, default_value = "docs/performance.md")]
     table: PathBuf,
+    /// The picture of it.
+    #[arg(long, default_value = "docs/performance.svg")]
+    plot: PathBuf,
+    /// Write table and picture although not all benchmarks are run.
+    #[arg(long)]
+    write: bool,
     /// Events of `ingest`, for each measurement.
     #[arg(long, default_value_t = 1_000_000)]
     ingest_events: u64,
@@ -58,6 +77,12 @@ pub struct BenchArgs {
     /// machine does only adds.
     #[arg(long, default_value_t = 3)]
     repeat: u64,
+    /// Ids of `dedup`.
+    #[arg(long, default_value_t = 10_000_000)]
+    dedup_ids: u64,
+    /// Customers of `invoices`.
+    #[arg(long, default_value_t = 10_000)]
+    invoice_subscriptions: u64,
     /// Events of `pipeline`.
     #[arg(long, default_value_t = 4_000_000)]
     pipeline_events: u64,
@@ -81,52 +106,74 @@ pub struct BenchArgs {
 /// What one benchmark leaves for the next.
 #[derive(Debug, Default)]
 struct Known {
+    /// Processor seconds of parsing and appending alone, for a million events.
+    ceiling_cpu: Option<f64>,
     /// Processor seconds of the edge for a million events in batches.
     ingest_cpu: Option<f64>,
     /// Events a second that the whole pipeline keeps up with.
     pipeline_rate: Option<f64>,
+    /// Events that the pipeline has counted.
+    counted: u64,
 }
 
 /// Runs the benchmarks. Errors: Weir does not start, refuses events, or loses one.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    use Benchmark::{Freshness, Idle, Ingest, Pipeline, UsageRead};
+    use Benchmark::{Ceiling, Dedup, Disk, Freshness, Idle, Ingest, Invoices, Pipeline, UsageRead};
     let wanted = |which| args.benchmarks.is_empty() || args.benchmarks.contains(&which);
     let mut report = Report::default();
     let mut known = Known::default();
     if wanted(Idle) {
         idle::run(args, &mut report)?;
     }
+    if wanted(Ceiling) {
+        ceiling::run(args, &mut known, &mut report)?;
+    }
     if wanted(Ingest) {
         ingest::run(args, &mut known, &mut report)?;
     }
-    if wanted(Pipeline) || wanted(Freshness) {
+    if wanted(Dedup) {
+        dedup::run(args, &mut report)?;
+    }
+    if wanted(Pipeline) || wanted(Disk) || wanted(Freshness) {
         let mut deployment = Deployment::start(args, &[])?;
         catalog::create(&mut deployment)?;
-        if wanted(Pipeline) {
+        if wanted(Pipeline) || wanted(Disk) {
             pipeline::run(args, &mut deployment, &mut known, &mut report)?;
         }
         if wanted(Freshness) {
             freshness::run(args, &mut deployment, &known, &mut report)?;
         }
+        if wanted(Disk) {
+            let events = deployment.metric("aggregator_events_total")? as u64;
+            disk::run(&deployment, events.max(known.counted), &mut report)?;
+        }
         deployment.stop()?;
+    }
+    if wanted(Invoices) {
+        invoices::run(args, &mut report)?;
     }
     if wanted(UsageRead) {
         usage_read::run(args, &mut report)?;
     }
     print!("\n{}", report.table());
-    if args.benchmarks.is_empty() {
+    if args.benchmarks.is_empty() || args.write {
         report.write(&args.table)?;
-        println!("\nwritten to {}", args.table.display());
+        plot::write(&args.plot, &report.against_budgets())?;
+        println!("\nwritten to {} and {}", args.table.display(), args.plot.display());
     }
     Ok(())
 }
 
 /// The usual load: batches of 1,000 over eight connections, dated now.
 fn plan(deployment: &Deployment, events: u64) -> anyhow::Result<Plan> {
+    plan_for(deployment.url(), Some(deployment.key()), events)
+}
+
+fn plan_for(url: &str, key: Option<&str>, events: u64) -> anyhow::Result<Plan> {
     Ok(Plan {
-        target: Target::parse(deployment.url())?,
+        target: Target::parse(url)?,
         path: None,
-        key: Some(deployment.key().to_owned()),
+        key: key.map(str::to_owned),
         format: Format::Weir,
         protocol: Protocol::Http1,
         encoding: Encoding::Identity,

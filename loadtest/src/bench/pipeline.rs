@@ -7,7 +7,6 @@ use crate::{load, send::per_million};
 use std::time::Instant;
 
 const BUDGET_AGGREGATOR: f64 = 2.0;
-const BUDGET_DISK_BYTES: f64 = 45.0;
 /// Fills pools, tables and parts.
 const WARM_UP_EVENTS: u64 = 200_000;
 
@@ -47,13 +46,6 @@ pub fn run(
     report.noted("pipeline: events of a chunk", outcome.events as f64 / chunks.max(1.0), "");
     report.noted("pipeline: events/s beside the generator", rate, "real time, on a shared machine");
     report.noted("pipeline: s from the last answer to the last rollup", lag.as_secs_f64(), "");
-    disk(deployment, warm_up + outcome.events, report);
+    known.counted = warm_up + outcome.events;
     Ok(())
-}
-
-fn disk(deployment: &Deployment, events: u64, report: &mut Report) {
-    let per_event = |part| deployment.disk_bytes(part) as f64 / events as f64;
-    let others = format!("besides: log {:.0}, index {:.0}", per_event("log"), per_event("index"));
-    let name = "disk: bytes of ClickHouse for an event";
-    report.at_most_noted(name, per_event("clickhouse"), BUDGET_DISK_BYTES, &others);
 }

@@ -18,9 +18,27 @@ pub struct Report {
 struct Row {
     name: String,
     figure: f64,
-    /// The figure must not be greater.
-    budget: Option<f64>,
+    budget: Option<Budget>,
     note: String,
+}
+
+/// What a figure is measured against.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Budget {
+    /// It must not be greater.
+    AtMost(f64),
+    /// It must not be less.
+    AtLeast(f64),
+}
+
+/// A figure as a part of its budget, for the picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    pub name: String,
+    /// The figure and its budget, as they are read.
+    pub text: String,
+    /// At most 1 when it is met.
+    pub used: f64,
 }
 
 impl Report {
@@ -31,7 +49,26 @@ impl Report {
 
     /// A figure with a budget and a remark.
     pub fn at_most_noted(&mut self, name: &str, figure: f64, budget: f64, note: &str) {
-        self.add(name, figure, Some(budget), note);
+        self.add(name, figure, Some(Budget::AtMost(budget)), note);
+    }
+
+    /// A figure that shall be great, and a remark.
+    pub fn at_least_noted(&mut self, name: &str, figure: f64, budget: f64, note: &str) {
+        self.add(name, figure, Some(Budget::AtLeast(budget)), note);
+    }
+
+    /// What has a budget.
+    pub fn against_budgets(&self) -> Vec<Part> {
+        let parts = self.rows.iter().filter_map(|row| {
+            let budget = row.budget?;
+            let used = match budget {
+                Budget::AtMost(most) => row.figure / most,
+                Budget::AtLeast(least) => least / row.figure.max(1e-9),
+            };
+            let text = format!("{} {}", short(row.figure), budget.text());
+            Some(Part { name: row.name.clone(), text, used })
+        });
+        parts.collect()
     }
 
     /// A figure without a budget.
@@ -39,7 +76,7 @@ impl Report {
         self.add(name, figure, None, note);
     }
 
-    fn add(&mut self, name: &str, figure: f64, budget: Option<f64>, note: &str) {
+    fn add(&mut self, name: &str, figure: f64, budget: Option<Budget>, note: &str) {
         let row = Row { name: name.to_owned(), figure, budget, note: note.to_owned() };
         println!("  {}", row.cells().join(" | "));
         self.rows.push(row);
@@ -77,11 +114,27 @@ impl Report {
 impl Row {
     fn cells(&self) -> [String; 5] {
         let (budget, verdict) = match self.budget {
-            Some(budget) if self.figure <= budget => (format!("≤ {}", short(budget)), "met"),
-            Some(budget) => (format!("≤ {}", short(budget)), "**missed**"),
+            Some(budget) if budget.is_met(self.figure) => (budget.text(), "met"),
+            Some(budget) => (budget.text(), "**missed**"),
             None => (String::new(), ""),
         };
         [self.name.clone(), short(self.figure), budget, verdict.to_owned(), self.note.clone()]
+    }
+}
+
+impl Budget {
+    fn is_met(self, figure: f64) -> bool {
+        match self {
+            Self::AtMost(most) => figure <= most,
+            Self::AtLeast(least) => figure >= least,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::AtMost(most) => format!("≤ {}", short(most)),
+            Self::AtLeast(least) => format!("≥ {}", short(least)),
+        }
     }
 }
 
@@ -124,12 +177,16 @@ mod tests {
         report.at_most("a", 0.996, 1.0);
         report.at_most_noted("b", 12.5, 12.0, "why");
         report.noted("c", 123_456.7, "");
+        report.at_least_noted("d", 2_500.0, 2_000.0, "");
+        let used: Vec<f64> = report.against_budgets().iter().map(|part| part.used).collect();
+        assert_eq!(used, [0.996, 12.5 / 12.0, 0.8]);
         assert_eq!(
             report.markdown(),
             "| what | figure | budget | | of which |\n|---|---:|---:|---|---|\n\
              | a | 1.00 | ≤ 1.00 | met |  |\n\
              | b | 12.5 | ≤ 12.0 | **missed** | why |\n\
-             | c | 123,456 |  |  |  |\n"
+             | c | 123,456 |  |  |  |\n\
+             | d | 2,500 | ≥ 2,000 | met |  |\n"
         );
     }
 

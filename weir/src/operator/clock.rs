@@ -3,6 +3,7 @@
 use super::{
     Target,
     invoice::{invoicer, print_report},
+    output::print,
 };
 use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -40,12 +41,12 @@ impl ClockCommand {
 async fn show(target: &Target) -> anyhow::Result<()> {
     let mut conn = target.pool().await?.acquire().await?;
     match weir_store::clock::test_clock(&mut conn).await? {
-        Some(clock) => println!("{} (test clock)", text(clock.now)),
+        Some(clock) => print(format!("{} (test clock)", text(clock.now))),
         None => {
-            println!("{} (real clock)", text(weir_store::clock::database_now(&mut conn).await?))
+            let now = weir_store::clock::database_now(&mut conn).await?;
+            print(format!("{} (real clock)", text(now)))
         }
     }
-    Ok(())
 }
 
 async fn advance(to: DateTime<Utc>, target: &Target) -> anyhow::Result<()> {
@@ -59,8 +60,7 @@ async fn advance(to: DateTime<Utc>, target: &Target) -> anyhow::Result<()> {
     .await
     .with_context(|| format!("can't advance the clock to {}", text(to)))?;
     bar.finish_and_clear();
-    print_report(&report);
-    Ok(())
+    print_report(&report)
 }
 
 fn text(at: DateTime<Utc>) -> String {

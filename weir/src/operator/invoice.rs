@@ -1,6 +1,6 @@
 //! `weir invoice`
 
-use super::Target;
+use super::{Target, output::print};
 use chrono::{DateTime, Utc};
 use weir_invoicer::{InvoicerDeps, Report};
 use weir_runtime::Clock;
@@ -21,8 +21,7 @@ impl InvoiceArgs {
         let deps = invoicer(&self.target).await?;
         let as_of = self.as_of.unwrap_or_else(|| deps.clock.now());
         let report = weir_invoicer::invoice_due(&deps, as_of).await?;
-        print_report(&report);
-        Ok(())
+        print_report(&report)
     }
 }
 
@@ -38,12 +37,13 @@ pub async fn invoicer(target: &Target) -> anyhow::Result<InvoicerDeps> {
 }
 
 /// One line of what was done, and one for each thing that could not be.
-pub fn print_report(report: &Report) {
-    println!(
+pub fn print_report(report: &Report) -> anyhow::Result<()> {
+    print(format!(
         "{} invoices made, {} finalized, {} left for later",
         report.created, report.finalized, report.left
-    );
+    ))?;
     for failure in &report.failures {
-        println!("not billed: {failure:?}");
+        print(format!("not billed: {failure:?}"))?;
     }
+    Ok(())
 }

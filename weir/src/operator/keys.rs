@@ -1,8 +1,9 @@
 //! `weir keys`
 
-use super::Target;
+use super::{Target, output::print};
 use anyhow::{Context, bail};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use std::collections::BTreeSet;
 use weir_ids::{ApiKeyId, OrganizationId};
 use weir_runtime::Clock;
 use weir_store::{
@@ -56,14 +57,12 @@ impl KeysCommand {
                 let mut conn = target.pool().await?.acquire().await?;
                 let organization = resolve(&mut conn, organization.as_deref()).await?;
                 let secret = create(&mut conn, organization.id, &name, scopes).await?;
-                println!("{}", secret.expose());
-                Ok(())
+                print(secret.expose())
             }
             Self::List { organization, target } => {
                 let mut conn = target.pool().await?.acquire().await?;
                 let organization = resolve(&mut conn, organization.as_deref()).await?;
-                print_list(&api_keys::list(&mut conn, organization.id).await?);
-                Ok(())
+                print_list(&api_keys::list(&mut conn, organization.id).await?)
             }
             Self::Revoke { id, organization, target } => {
                 let mut conn = target.pool().await?.acquire().await?;
@@ -76,13 +75,14 @@ impl KeysCommand {
     }
 }
 
-/// Makes a key and answers its secret.
+/// Makes a key and answers its secret. Errors: a scope that no call asks for.
 pub async fn create(
     conn: &mut PgConnection,
     organization: OrganizationId,
     name: &str,
     scopes: Vec<String>,
 ) -> anyhow::Result<Secret> {
+    check_scopes(&scopes)?;
     let secret = Secret::generate();
     let key = ApiKey {
         id: Clock::real().new_id(),
@@ -96,8 +96,23 @@ pub async fn create(
     Ok(secret)
 }
 
+/// A key with a mistyped scope would be refused everywhere, and nobody would see why.
+fn check_scopes(scopes: &[String]) -> anyhow::Result<()> {
+    let calls = weir_api::descriptors::rpcs().iter();
+    let known: BTreeSet<&str> = calls.filter_map(|rpc| rpc.permission.as_deref()).collect();
+    let unknown = |scope: &&String| *scope != "*" && !known.contains(scope.as_str());
+    if let Some(scope) = scopes.iter().find(unknown) {
+        let known: Vec<&str> = known.into_iter().collect();
+        bail!("no call asks for the scope {scope:?}: known are *, {}", known.join(", "));
+    }
+    Ok(())
+}
+
 /// The organization of that name or id; the only one there is, when none is named.
-async fn resolve(conn: &mut PgConnection, wanted: Option<&str>) -> anyhow::Result<Organization> {
+pub(super) async fn resolve(
+    conn: &mut PgConnection,
+    wanted: Option<&str>,
+) -> anyhow::Result<Organization> {
     match wanted {
         Some(wanted) => {
             let found = match OrganizationId::parse(wanted) {
@@ -123,7 +138,7 @@ async fn resolve(conn: &mut PgConnection, wanted: Option<&str>) -> anyhow::Resul
     }
 }
 
-fn print_list(keys: &[ApiKey]) {
+fn print_list(keys: &[ApiKey]) -> anyhow::Result<()> {
     let mut table = Table::new();
     table
         .load_style(UTF8_FULL_CONDENSED)
@@ -137,5 +152,5 @@ fn print_list(keys: &[ApiKey]) {
             key.revoked_at.map_or_else(String::new, |at| at.to_rfc3339()),
         ]);
     }
-    println!("{table}");
+    print(table)
 }

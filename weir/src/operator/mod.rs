@@ -1,13 +1,18 @@
 //! What an operator does to a running deployment.
 
+mod audit;
 mod clock;
+mod failures;
 mod invoice;
 mod keys;
 mod log;
 mod migrate;
 mod organizations;
+mod output;
 
+pub use audit::AuditArgs;
 pub use clock::ClockCommand;
+pub use failures::FailuresArgs;
 pub use invoice::InvoiceArgs;
 pub use keys::{KeysCommand, create as create_key};
 pub use log::{LogCommand, read as read_log};
@@ -40,6 +45,8 @@ pub struct Target {
     pub clickhouse_user: String,
     #[arg(long, env = "CLICKHOUSE_DATABASE", default_value = "weir")]
     pub clickhouse_database: String,
+    #[arg(long, env = "CLICKHOUSE_CLUSTER")]
+    pub clickhouse_cluster: Option<String>,
 }
 
 impl Target {
@@ -66,6 +73,7 @@ impl Target {
                     clickhouse_user: self.clickhouse_user.clone(),
                     clickhouse_password: std::env::var("CLICKHOUSE_PASSWORD").unwrap_or_default(),
                     clickhouse_database: self.clickhouse_database.clone(),
+                    clickhouse_cluster: self.clickhouse_cluster.clone(),
                 };
                 Ok(options.connect())
             }

@@ -38,6 +38,8 @@ pub struct Invoice {
     pub number: String,
     pub total_cents: i128,
     pub fees: BTreeMap<String, Fee>,
+    /// How many it has, of which some may have the same code.
+    pub lines: usize,
 }
 
 /// A line of an invoice, by the code of its charge or plan.
@@ -220,7 +222,10 @@ impl Invoice {
             let window = &fee["properties"];
             let read = Fee {
                 units: text(&fee["units"]),
-                events: fee["eventsCount"].as_str().map_or(0, |count| count.parse().unwrap()),
+                events: fee["eventsCount"].as_str().map_or(0, |count| {
+                    // A true-up's may be negative.
+                    count.parse::<i64>().unwrap().unsigned_abs()
+                }),
                 cents: cents(&fee["amountCents"]),
                 precise_cents: text(&fee["preciseAmountCents"]),
                 window: (text(&window["fromDatetime"]), text(&window["toDatetime"])),
@@ -231,6 +236,7 @@ impl Invoice {
             id: text(&json["id"]),
             number: text(&json["number"]),
             total_cents: cents(&json["totalAmountCents"]),
+            lines: json["fees"].as_array().unwrap().len(),
             fees: fees.collect(),
         }
     }

@@ -12,16 +12,21 @@ mod up;
 
 // By the alphabet: tests of roles apart have their turns one by one, so they stand between others.
 mod aggregators;
+mod audit;
+mod chaos;
+mod corrections;
 mod crashes;
 mod first_events;
 mod invoicers;
 mod kafka_outages;
+mod late_changes;
 mod lifecycle;
 mod new_metrics;
 mod observability;
 mod operators;
 mod periods;
 mod postgres_outages;
+mod rate_limits;
 mod refusals;
 mod roles_apart;
 mod watermarks;

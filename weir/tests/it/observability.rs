@@ -22,6 +22,9 @@ const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 /// What Prometheus adds to every metric, or has of its own.
 const PROMETHEUS_LABELS: [&str; 3] = ["job", "instance", ""];
 const PROMETHEUS_METRICS: [&str; 1] = ["up"];
+/// A histogram has no series before its first value, and these need not happen while a test runs:
+/// an index that is behind, usage that is computed again.
+const RARE: [&str; 2] = ["aggregator_dedup_catch_up_seconds", "aggregator_roll_chunk_seconds"];
 
 /// A file of the repository.
 fn repository(path: &str) -> PathBuf {
@@ -269,5 +272,6 @@ async fn every_exported_metric_has_a_help_text_and_stands_in_the_operators_table
             assert!(!exported.contains(forbidden), "{name} has the open label {forbidden}");
         }
     }
+    documented.retain(|name, _| !RARE.contains(name));
     assert!(documented.is_empty(), "documented and not exported: {:?}", documented.keys());
 }

@@ -22,6 +22,33 @@ async fn organizations_are_made_and_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn settings_of_an_organization_are_changed_one_by_one() {
+    let up = shared().await;
+    up.operator(&["organizations", "create", "Settled"]).await.ok();
+    let set = async |changes: &[&str]| {
+        up.operator(&[&["organizations", "set", "Settled"], changes].concat()).await
+    };
+    let values = |table: &str| -> Vec<String> {
+        let cell = |line: &str| line.split(['│', '┆']).nth(2).map(|cell| cell.trim().to_owned());
+        let lines: Vec<_> = table.lines().filter_map(cell).collect();
+        lines[lines.len() - 3..].to_vec()
+    };
+    let shown = up.operator(&["organizations", "show", "Settled"]).await.ok();
+    assert_eq!(values(&shown), ["false", "true-up", "none"], "{shown}");
+    let shown = set(&["--lenient", "true", "--events-per-second", "50"]).await.ok();
+    assert_eq!(values(&shown), ["true", "true-up", "50"], "{shown}");
+    set(&["--late-events", "ignore", "--events-per-second", "none"]).await.ok();
+    let shown = up.operator(&["organizations", "show", "Settled"]).await.ok();
+    assert_eq!(values(&shown), ["true", "ignore", "none"], "{shown}");
+    set(&["--events-per-second", "0"]).await.refused("from 1 to 2147483647, or none");
+    set(&["--late-events", "never"]).await.refused("must be true-up or ignore");
+    set(&[]).await.refused("required");
+    up.operator(&["organizations", "show", "Nobody"]).await.refused("no organization \"Nobody\"");
+    let rolls = up.operator(&["organizations", "rolls", "Settled"]).await.ok();
+    assert!(rolls.contains("generation") && rolls.lines().count() < 5, "{rolls}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_shown_once_listed_without_it_and_useless_within_a_second_of_its_end() {
     let up = shared().await;
     let owner = up.organization("Doors").await;
@@ -61,6 +88,19 @@ async fn a_key_is_shown_once_listed_without_it_and_useless_within_a_second_of_it
     let nobody = ["keys", "create", "--name", "x", "--organization", "Nobody"];
     up.operator(&nobody).await.refused("no organization \"Nobody\"");
     operator(&["keys", "revoke", "key_01J00000000000000000000000"]).await.refused("found");
+    let mistyped = ["keys", "create", "--name", "x", "--scopes", "plan.read"];
+    operator(&mistyped).await.refused("no call asks for the scope \"plan.read\"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_may_be_cut_off_by_its_reader() {
+    let up = shared().await;
+    // The reader is gone before anything is written.
+    let mut piped = std::process::Command::new("bash");
+    piped.args(["-c", r#"set -o pipefail; "$0" "$@" | true"#, env!("CARGO_BIN_EXE_weir")]);
+    piped.args(["organizations", "list", "--data"]).arg(up.data());
+    assert_eq!(run(piped).await.ok(), "");
+    assert!(up.operator(&["failures"]).await.ok().contains("billed"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,7 @@ async fn while_postgres_is_down_known_events_are_accepted_and_counted_when_it_is
     goes_on(&load).await;
     // It may have been made a moment ago: only the catalog could refuse it for good.
     let unknown = load.extra_event("unknown", 9).replace("tokens", "brand-new");
-    client.event(&unknown).await.refused(503, "LOG_UNAVAILABLE");
+    client.event(&unknown).await.refused(503, "CATALOG_UNAVAILABLE");
     apart.start_postgres().await;
     let refused = eventually("an answer of the catalog", async || {
         let answer = client.event(&unknown).await;

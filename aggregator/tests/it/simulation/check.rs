@@ -5,7 +5,10 @@ use super::{
     fakes::{StoredConflict, StoredEvent},
 };
 use std::collections::{BTreeMap, HashMap};
-use weir_aggregator::{protocol::Intent, rollup::CatalogView};
+use weir_aggregator::{
+    protocol::Intent,
+    rollup::{CatalogView, holding},
+};
 use weir_catalog::Aggregation;
 use weir_events::{
     Position, Quantity, RecordEvent, RecordHeader, decode_record, event_id, property, value_of,
@@ -119,8 +122,8 @@ fn expect_event(
     expected: &mut Expected,
 ) {
     let organization = header.organization;
-    let subscription =
-        catalog.subscription_at(organization, event.external_subscription_id, event.timestamp_us);
+    let spans = catalog.spans(organization, event.external_subscription_id);
+    let subscription = holding(spans, event.timestamp_us);
     expected.events.push(StoredEvent {
         partition: partition as u32,
         position,

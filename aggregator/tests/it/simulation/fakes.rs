@@ -1,15 +1,16 @@
 //! Log, Postgres, ClickHouse and catalog with the guarantees that the real ones give, and no more.
 
 use super::Guards;
+use chrono::DateTime;
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 use weir_aggregator::{
     protocol::{Counts, Intent},
-    rollup::CatalogView,
+    rollup::{CatalogView, Cell},
 };
-use weir_catalog::{Aggregation, Metric};
+use weir_catalog::{Aggregation, Metric, Span, Targets};
 use weir_events::{EventId, Position};
 use weir_ids::{BillableMetricId, OrganizationId, SubscriptionId};
 use weir_usage::{UsageRow, UsageValueRow};
@@ -29,15 +30,27 @@ pub struct Log {
 #[derive(Clone, Default)]
 pub struct Catalog {
     pub metrics: BTreeMap<String, Vec<Metric>>,
-    /// External id to subscription and the instant at which it ends.
-    pub subscriptions: BTreeMap<String, (SubscriptionId, i64)>,
+    /// By external id.
+    pub subscriptions: BTreeMap<String, Span>,
 }
 
 impl Catalog {
     pub fn add_metric(&mut self, code: &str, number: u128, aggregation: Aggregation) {
-        let field = (aggregation != Aggregation::Count).then(|| "v".into());
-        let id = BillableMetricId::from_u128(number);
-        self.metrics.entry(code.to_owned()).or_default().push(Metric { id, aggregation, field });
+        let metric = Metric {
+            id: BillableMetricId::from_u128(number),
+            aggregation,
+            field: (aggregation != Aggregation::Count).then(|| "v".into()),
+            expression: None,
+            dimensions: Vec::new(),
+            generation: 0,
+            rolling: false,
+        };
+        self.metrics.entry(code.to_owned()).or_default().push(metric);
+    }
+
+    pub fn add_subscription(&mut self, external_id: String, id: SubscriptionId) {
+        let span = Span { id, started_at: DateTime::UNIX_EPOCH, ended_at: None };
+        self.subscriptions.insert(external_id, span);
     }
 }
 
@@ -46,14 +59,12 @@ impl CatalogView for Catalog {
         self.metrics.get(event_code).map_or(&[], Vec::as_slice)
     }
 
-    fn subscription_at(
-        &self,
-        _: OrganizationId,
-        external_id: &str,
-        at_us: i64,
-    ) -> Option<SubscriptionId> {
-        let (id, ends_at_us) = self.subscriptions.get(external_id)?;
-        (at_us < *ends_at_us).then_some(*id)
+    fn spans(&self, _: OrganizationId, external_id: &str) -> &[Span] {
+        self.subscriptions.get(external_id).map_or(&[], std::slice::from_ref)
+    }
+
+    fn targets(&self, _: Cell, metric: &Metric) -> Targets {
+        Targets::only(metric.generation)
     }
 }
 

@@ -17,6 +17,7 @@ mod dice;
 mod fakes;
 mod owner;
 
+use chrono::DateTime;
 use dice::Dice;
 use fakes::{Catalog, ClickHouse, Log, Row, Rows};
 use owner::Process;
@@ -80,7 +81,7 @@ impl World {
         catalog.add_metric("b", 11, Aggregation::Latest);
         for number in 0..3 {
             let id = SubscriptionId::from_u128(500 + number);
-            catalog.subscriptions.insert(format!("s{number}"), (id, i64::MAX));
+            catalog.add_subscription(format!("s{number}"), id);
         }
         // In memory where that is: the runs' syncs cost nothing then.
         let memory = std::path::Path::new("/dev/shm");
@@ -186,8 +187,8 @@ impl World {
         } else {
             let ends_at_us = START_US + self.dice.roll(3_600_000_000) as i64;
             let ended = ["s0", "s1", "s2"][self.dice.pick(3)];
-            if let Some((_, ends)) = catalog.subscriptions.get_mut(ended) {
-                *ends = ends_at_us;
+            if let Some(span) = catalog.subscriptions.get_mut(ended) {
+                span.ended_at = DateTime::from_timestamp_micros(ends_at_us);
             }
         }
         self.catalogs.push(catalog);
@@ -314,7 +315,7 @@ fn each_guard_switched_off_is_caught() {
     for (name, switch) in off {
         let mut guards = Guards::all();
         switch(&mut guards);
-        let caught = (0..400).find_map(|seed| failure(seed, guards).map(|why| (seed, why)));
+        let caught = (0..3_000).find_map(|seed| failure(seed, guards).map(|why| (seed, why)));
         let (seed, why) = caught.unwrap_or_else(|| panic!("{name} off: no seed notices"));
         println!("{name} off: seed {seed}: {}", why.lines().next().unwrap_or_default());
     }

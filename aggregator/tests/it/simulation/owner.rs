@@ -8,7 +8,7 @@ use super::{
 use std::{path::PathBuf, time::Duration};
 use weir_aggregator::{
     chunk::{Decoded, Limits},
-    dedup::{Entry, Index, Rebuild, judge, new_entries},
+    dedup::{Covered, Entry, Index, Rebuild, judge, new_entries},
     protocol::{CatalogAt, Command, Counts, Event, Machine, Settings},
     rollup::{Decision, conflict_rows, event_rows, roll_up},
 };
@@ -21,6 +21,8 @@ pub const SETTINGS: Settings = Settings {
     lease: Duration::from_millis(300),
     insert_timeout: Duration::from_millis(60),
     chunk_interval: Duration::from_millis(5),
+    freshness: Duration::ZERO,
+    chunk_interval_max: Duration::from_millis(5),
     mark_interval: Duration::from_millis(40),
     held_retry: Duration::from_millis(30),
     backoff_first: Duration::from_millis(2),
@@ -153,7 +155,7 @@ impl Task {
         let (now, row) = (world.now, &mut world.rows[self.partition as usize]);
         match row.claim(self.owner, now, SETTINGS.lease) {
             Some((epoch, committed, open)) => {
-                Event::Claimed { epoch, committed, open, sent_at: now }
+                Event::Claimed { epoch, committed, catalog_floor: 0, open, sent_at: now }
             }
             None => Event::Held,
         }
@@ -181,7 +183,8 @@ impl Task {
         let chunk = Decoded::decode(covered, stored, Limits::NONE);
         let verdicts = judge(&chunk.seen(), &self.index().find(chunk.ids()).unwrap());
         let entries = new_entries(&chunk.seen(), &verdicts);
-        self.index().remember(&entries, to, chunk.len() as u64).unwrap();
+        let covered = Covered { to, events: chunk.len() as u64, newest_us: 0 };
+        self.index().remember(&entries, covered).unwrap();
         Event::CaughtUp
     }
 
@@ -213,7 +216,7 @@ impl Task {
         let chunk = Decoded::decode(from, stored, Limits::NONE);
         let to = chunk.to();
         (self.chunk, self.decision) = (Some(chunk), None);
-        Event::Read { to }
+        Event::Read { to, full: false }
     }
 
     fn decide(&mut self, world: &mut World, catalog: CatalogAt) -> Event {
@@ -221,8 +224,8 @@ impl Task {
         let chunk = self.chunk.as_ref().unwrap();
         let catalog_version = match catalog {
             // A snapshot may be behind, but not behind the records.
-            CatalogAt::Current => {
-                let least = chunk.catalog_version();
+            CatalogAt::AtLeast(floor) => {
+                let least = chunk.catalog_version().max(floor);
                 least + world.dice.roll(newest - least + 1)
             }
             CatalogAt::Exactly(version) => version,
@@ -288,7 +291,7 @@ impl Task {
         let entries = new_entries(&chunk.seen(), &decision.verdicts);
         let events = chunk.len() as u64;
         let index = self.index();
-        index.remember(&entries, to, events).unwrap();
+        index.remember(&entries, Covered { to, events, newest_us: 0 }).unwrap();
         if let Some(merge) = index.due_merge() {
             index.install(merge.run().unwrap()).unwrap();
         }

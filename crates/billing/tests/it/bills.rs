@@ -1,18 +1,23 @@
 //! Failures, late usage and the edges that scenario files cannot say.
 
 use chrono_tz::Tz;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use weir_billing::{
     BillingError, Timestamp,
-    bill::{UsageBook, bill},
+    bill::bill,
+    book::{Span, UsageBook},
     charge::{Charge, ChargeModel},
     contract::{Agreement, Billed, Contract, EffectiveVersion, MetricTerms},
     customer::{Customer, CustomerDetails},
-    invoice::{Invoice, InvoiceStatus},
+    invoice::{Fee, FeeKind, Invoice, InvoiceStatus, Period, UsageSlot},
     metric::Aggregation,
     plan::{Interval, PlanVersion},
     refresh::{RefreshFacts, refresh},
     subscription::Subscription,
+    true_up::{LateWindow, PendingTrueUp},
     usage::UsageTotal,
 };
 
@@ -43,6 +48,8 @@ pub fn version(base_minor: i64, price: &str, in_advance: bool) -> PlanVersion {
             metric: metric(),
             invoice_display_name: Some("Tokens".into()),
             model: ChargeModel::Standard { amount: Rate::parse(price).unwrap() },
+            filters: Vec::new(),
+            pricing_group_keys: Vec::new(),
         }],
         created_at: at("2026-01-01T00:00:00Z"),
     }
@@ -72,7 +79,13 @@ pub fn contract(versions: Vec<PlanVersion>) -> Contract {
         billed: Billed::default(),
         planned_due_at: None,
     };
-    let terms = MetricTerms { name: "tokens".into(), aggregation: Aggregation::Sum };
+    let terms = MetricTerms {
+        name: "tokens".into(),
+        aggregation: Aggregation::Sum,
+        recurring: false,
+        rounding: None,
+        filters: Vec::new(),
+    };
     Contract {
         customer: Customer {
             id: CustomerId::from_u128(1),
@@ -92,18 +105,37 @@ pub fn contract(versions: Vec<PlanVersion>) -> Contract {
 
 /// Totals of subscriptions 1, 2 …; `None` overflows.
 pub fn usage(totals: &[Option<&str>]) -> UsageBook {
-    let total = |(number, total): (usize, &Option<&str>)| {
+    let mut book = UsageBook::new();
+    for (number, total) in totals.iter().enumerate() {
         let id = SubscriptionId::from_u128(number as u128 + 1);
-        let total: Option<Quantity> = total.map(|text| text.parse().unwrap());
-        let none = UsageTotal::none(id, metric());
-        ((id, metric()), UsageTotal { events: 1, total, greatest: total, latest: total, ..none })
-    };
-    totals.iter().enumerate().map(total).collect()
+        let Some(total) = total.map(|text| text.parse().unwrap()) else {
+            book.overflow(id, metric());
+            continue;
+        };
+        let total = UsageTotal { events: 1, total, greatest: Some(total), ..UsageTotal::default() };
+        book.insert((id, Span::Window), metric(), String::new(), total);
+    }
+    book
+}
+
+fn usage_of(subscription: SubscriptionId, total: &str) -> UsageBook {
+    let mut book = UsageBook::new();
+    let total = UsageTotal { events: 1, total: total.parse().unwrap(), ..UsageTotal::default() };
+    book.insert((subscription, Span::Window), metric(), String::new(), total);
+    book
 }
 
 pub fn billed(contract: &Contract, usage: &UsageBook) -> weir_billing::bill::Billing {
+    billed_with(contract, usage, &[])
+}
+
+pub fn billed_with(
+    contract: &Contract,
+    usage: &UsageBook,
+    late: &[LateWindow],
+) -> weir_billing::bill::Billing {
     let mut id = 0;
-    bill(contract, usage, at("2026-05-01T00:00:01Z"), &mut || {
+    bill(contract, usage, late, at("2026-05-01T00:00:01Z"), &mut || {
         id += 1;
         id
     })
@@ -200,9 +232,9 @@ fn a_refreshed_draft_has_the_late_usage_and_the_same_lines() {
         let facts = RefreshFacts {
             versions: &BTreeMap::from([(version.id, Arc::clone(&version))]),
             metrics: &contract.metrics,
-            usage: &usage(&[total]),
+            started_at: &BTreeMap::new(),
         };
-        refresh(&before, facts, now)
+        refresh(&before, facts, &usage(&[total]), now, &mut || 1_000).map(|(fresh, _)| fresh)
     };
     let after = again(Some("250.5")).unwrap();
     assert_eq!((before.total.minor, after.total.minor), (1100, 1251));
@@ -211,6 +243,116 @@ fn a_refreshed_draft_has_the_late_usage_and_the_same_lines() {
     assert_eq!(ids(&before), ids(&after));
     assert_eq!(again(Some("100")).unwrap(), Invoice { updated_at: now, ..before.clone() });
     assert!(matches!(again(None), Err(BillingError::UsageOverflow { .. })));
+}
+
+/// March of subscription 1, of which 1.00 was billed, with this usage by now.
+fn late_march(contract: &Contract, by_now: &str) -> LateWindow {
+    let version = Arc::clone(&contract.agreements[0].versions[0].version);
+    let period = Period { start: at("2026-03-01T00:00:00Z"), end: at("2026-04-01T00:00:00Z") };
+    let slot = UsageSlot {
+        charge: ChargeId::from_u128(1),
+        metric: metric(),
+        filter: None,
+        group: BTreeMap::new(),
+    };
+    let amount = Money { minor: 100, currency: version.amount.currency };
+    let billed = Fee {
+        id: weir_ids::FeeId::from_u128(77),
+        subscription: SubscriptionId::from_u128(1),
+        kind: FeeKind::Charge { slot, events: 1 },
+        name: "Tokens".into(),
+        code: "tokens".into(),
+        period,
+        units: Quantity::from(100),
+        precise: amount.amount(),
+        amount,
+    };
+    LateWindow {
+        subscription: SubscriptionId::from_u128(1),
+        started_at: period.start,
+        period,
+        whole_seconds: 31 * 86_400,
+        version,
+        metrics: BTreeSet::from([metric()]),
+        billed: vec![billed],
+        usage: usage(&[Some(by_now)]),
+    }
+}
+
+#[test]
+fn a_late_event_is_a_line_that_names_its_period_after_the_line_of_its_charge() {
+    let contract = contract(vec![version(1000, "0.01", false), version(700, "0.01", false)]);
+    let late = late_march(&contract, "150");
+    let billing = billed_with(&contract, &usage(&[Some("3"), Some("4")]), &[late]);
+    let [invoice] = &billing.invoices[..] else { panic!("one invoice") };
+    let lines: Vec<String> = invoice
+        .fees
+        .iter()
+        .map(|fee| format!("{} {} {}", fee.name, fee.units, fee.amount))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "Plan 1 10.00 USD",
+            "Tokens 3 0.03 USD",
+            "Tokens, correction of 2026-03-01 to 2026-03-31 50 0.50 USD",
+            "Plan 1 7.00 USD",
+            "Tokens 4 0.04 USD",
+        ]
+    );
+    assert_eq!(invoice.fees[2].period.end, at("2026-04-01T00:00:00Z"));
+    assert!(invoice.adds_up() && billing.pending.is_empty());
+}
+
+#[test]
+fn what_voids_take_off_is_at_most_what_the_invoice_has_and_the_rest_waits() {
+    let contract = contract(vec![version(30, "0.01", false)]);
+    let late = late_march(&contract, "0");
+    let period = late.period;
+    let billing = billed_with(&contract, &usage(&[None; 0]), &[late]);
+    let [invoice] = &billing.invoices[..] else { panic!("one invoice") };
+    assert_eq!((invoice.total.minor, invoice.fees[2].amount.minor), (0, -30));
+    let subscription = SubscriptionId::from_u128(1);
+    assert_eq!(billing.pending, [PendingTrueUp { subscription, metric: metric(), period }]);
+}
+
+#[test]
+fn what_comes_late_for_an_ended_subscription_is_on_its_customer_s_invoice() {
+    let contract = contract(vec![version(30, "0.01", false)]);
+    let ended = SubscriptionId::from_u128(9);
+    let mut late = late_march(&contract, "0");
+    late.subscription = ended;
+    late.billed[0].subscription = ended;
+    let changed = usage_of(ended, "150");
+    let late = LateWindow { usage: changed, ..late };
+    let billing = billed_with(&contract, &usage(&[Some("3")]), std::slice::from_ref(&late));
+    let [invoice] = &billing.invoices[..] else { panic!("one invoice") };
+    assert_eq!((invoice.total.minor, invoice.fees[2].subscription), (30 + 3 + 50, ended));
+    assert!(invoice.subscriptions.iter().any(|one| one.subscription == ended));
+    // Nothing changed: it is not on the invoice at all.
+    let same = LateWindow { usage: usage_of(ended, "100"), ..late };
+    let billing = billed_with(&contract, &usage(&[Some("3")]), &[same]);
+    assert_eq!(billing.invoices[0].subscriptions.len(), 1);
+}
+
+#[test]
+fn a_draft_whose_usage_shrinks_keeps_only_the_corrections_that_fit() {
+    let contract = contract(vec![version(0, "0.01", false)]);
+    let late = late_march(&contract, "0");
+    let before = billed_with(&contract, &usage(&[Some("250")]), &[late]).invoices.remove(0);
+    assert_eq!(before.total.minor, 150);
+    let version = Arc::clone(&contract.agreements[0].versions[0].version);
+    let facts = RefreshFacts {
+        versions: &BTreeMap::from([(version.id, Arc::clone(&version))]),
+        metrics: &contract.metrics,
+        started_at: &BTreeMap::new(),
+    };
+    let now = at("2026-05-02T00:00:00Z");
+    let (after, pending) =
+        refresh(&before, facts, &usage(&[Some("40")]), now, &mut || 1_000).unwrap();
+    assert_eq!((after.total.minor, pending.len()), (0, 1));
+    assert_eq!(after.fees.last().unwrap().amount.minor, -40);
+    assert!(after.adds_up());
 }
 
 #[test]

@@ -5,11 +5,11 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::Path};
 use weir_billing::{
-    charge::{Charge, ChargeModel, Tier},
+    charge::{Charge, ChargeFilter, ChargeModel, Tier},
     invoice::{Invoice, InvoiceStatus},
-    metric::Aggregation,
+    metric::{Aggregation, MetricFilter, RoundingFunction, UnitRounding},
 };
-use weir_ids::{BillableMetricId, ChargeId, SubscriptionId};
+use weir_ids::{BillableMetricId, ChargeFilterId, ChargeId, SubscriptionId};
 use weir_money::{Amount, Currency, Money, Quantity, Rate};
 
 /// One file of `scenarios/`.
@@ -52,6 +52,22 @@ pub struct CustomerSpec {
 #[serde(deny_unknown_fields)]
 pub struct MetricSpec {
     pub aggregation: Aggregation,
+    /// For `custom`; the events' values are what it comes to.
+    pub expression: Option<String>,
+    #[serde(default)]
+    pub recurring: bool,
+    pub rounding: Option<RoundingSpec>,
+    /// By key the values that charges may choose from.
+    #[serde(default)]
+    pub filters: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoundingSpec {
+    pub function: RoundingFunction,
+    #[serde(default)]
+    pub precision: i32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,6 +90,21 @@ pub struct ChargeSpec {
     pub graduated: Option<Vec<TierSpec>>,
     pub volume: Option<Vec<TierSpec>>,
     pub package: Option<PackageSpec>,
+    /// Oldest first.
+    #[serde(default)]
+    pub filters: Vec<FilterSpec>,
+    #[serde(default)]
+    pub group_keys: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilterSpec {
+    pub values: BTreeMap<String, Vec<String>>,
+    pub name: Option<String>,
+    pub standard: String,
+    #[serde(default)]
+    pub group_keys: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -124,6 +155,13 @@ pub struct EventSpec {
     /// For `unique_count`: takes the value away instead of adding it.
     #[serde(default)]
     pub remove: bool,
+    /// Those that a metric's filters and group keys may name.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+    /// When it was accepted; its own time when absent.
+    pub arrives: Option<DateTime<Utc>>,
+    /// When it was voided: from then on it is as if it had never come.
+    pub voided: Option<DateTime<Utc>>,
 }
 
 fn one() -> String {
@@ -198,8 +236,29 @@ impl Scenario {
             metric: self.metric_id(&spec.metric),
             invoice_display_name: None,
             model: spec.model(),
+            filters: filters(at, &spec.filters),
+            pricing_group_keys: spec.group_keys.clone(),
         };
         specs.iter().enumerate().map(charge).collect()
+    }
+
+    /// The group of an event: the values of its metric's dimensions, as the aggregator writes them.
+    pub fn group(&self, event: &EventSpec) -> String {
+        let filters = &self.metrics[&event.metric].filters;
+        let charges = self.plans.values().flatten().flat_map(|version| &version.charges);
+        let keys: Vec<&String> = charges
+            .filter(|charge| charge.metric == event.metric)
+            .flat_map(|charge| {
+                let of_filters = charge.filters.iter().flat_map(|filter| &filter.group_keys);
+                charge.group_keys.iter().chain(of_filters)
+            })
+            .collect();
+        let told_apart = |key: &String, value: &String| {
+            keys.contains(&key) || filters.get(key).is_some_and(|values| values.contains(value))
+        };
+        let pairs = event.properties.iter().filter(|(key, value)| told_apart(key, value));
+        let pairs: Vec<String> = pairs.map(|(key, value)| format!("{key:?}:{value:?}")).collect();
+        if pairs.is_empty() { String::new() } else { format!("{{{}}}", pairs.join(",")) }
     }
 
     /// `invoice` in the scenario's words.
@@ -235,6 +294,24 @@ impl Scenario {
     }
 }
 
+impl MetricSpec {
+    pub fn rounding(&self) -> Option<UnitRounding> {
+        let of = |spec: RoundingSpec| UnitRounding {
+            function: spec.function,
+            precision: spec.precision,
+        };
+        self.rounding.map(of)
+    }
+
+    pub fn filters(&self) -> Vec<MetricFilter> {
+        let filter = |(key, values): (&String, &Vec<String>)| MetricFilter {
+            key: key.clone(),
+            values: values.clone(),
+        };
+        self.filters.iter().map(filter).collect()
+    }
+}
+
 impl ChargeSpec {
     fn model(&self) -> ChargeModel {
         match (&self.standard, &self.graduated, &self.volume, &self.package) {
@@ -249,6 +326,17 @@ impl ChargeSpec {
             _ => panic!("a charge has exactly one model: {self:?}"),
         }
     }
+}
+
+fn filters(charge: usize, specs: &[FilterSpec]) -> Vec<ChargeFilter> {
+    let filter = |(at, spec): (usize, &FilterSpec)| ChargeFilter {
+        id: ChargeFilterId::from_u128(charge as u128 * 100 + at as u128 + 1),
+        values: spec.values.clone(),
+        invoice_display_name: spec.name.clone(),
+        model: ChargeModel::Standard { amount: rate(&spec.standard) },
+        pricing_group_keys: spec.group_keys.clone(),
+    };
+    specs.iter().enumerate().map(filter).collect()
 }
 
 fn rate(text: &str) -> Rate {

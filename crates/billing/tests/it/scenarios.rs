@@ -10,11 +10,13 @@ use std::{
 };
 use weir_billing::{
     Timestamp,
-    bill::{bill, usage_windows},
+    bill::{bill, distinct_unions, usage_windows},
+    book::UsageBook,
     contract::{Agreement, Billed, Contract, EffectiveVersion},
     customer::{Customer, CustomerDetails},
-    invoice::Invoice,
+    invoice::{Fee, FeeKind, Invoice, InvoiceStatus},
     subscription::Subscription,
+    true_up::LateWindow,
 };
 use weir_ids::{CustomerId, OrganizationId, PlanId};
 
@@ -124,8 +126,11 @@ fn run(scenario: &Scenario) -> Vec<Invoice> {
             agreements: members.iter().map(|at| agreements[*at].clone()).collect(),
             metrics: Arc::clone(&metrics),
         };
-        let usage = scenario.usage(&usage_windows(&contract));
-        let billing = bill(&contract, &usage, due_at, &mut || {
+        let mut usage = scenario.usage(&usage_windows(&contract), due_at);
+        let unions = distinct_unions(&contract, &usage);
+        scenario.count_unions(unions, &mut usage, due_at);
+        let late = late_windows(scenario, &contract, &invoices);
+        let billing = bill(&contract, &usage, &late, due_at, &mut || {
             next_id += 1;
             next_id
         });
@@ -147,6 +152,46 @@ fn run(scenario: &Scenario) -> Vec<Invoice> {
             invoices.push(invoice);
         }
     }
+}
+
+/// Every window that has been billed of the contract's subscriptions and is final, whether it has
+/// changed or not.
+fn late_windows(scenario: &Scenario, contract: &Contract, before: &[Invoice]) -> Vec<LateWindow> {
+    let final_by_now = |invoice: &&Invoice| match &invoice.status {
+        InvoiceStatus::Draft { finalize_at } => *finalize_at <= contract.due_at,
+        InvoiceStatus::Finalized { .. } => true,
+    };
+    let mut windows = Vec::new();
+    for settled in before.iter().filter(final_by_now).flat_map(|one| &one.subscriptions) {
+        let subscription = settled.subscription;
+        let found = contract.agreements.iter().find(|one| one.subscription.id == subscription);
+        let (Some(agreement), Some(period)) = (found, settled.usage) else { continue };
+        let of_window = |fee: &&Fee| {
+            fee.subscription == subscription
+                && fee.period == period
+                && fee.kind != FeeKind::Subscription
+        };
+        let version = agreement.versions.iter().map(|one| &one.version);
+        let version = version.clone().find(|version| version.id == settled.plan_version).unwrap();
+        let mut window = LateWindow {
+            subscription,
+            started_at: agreement.subscription.started_at,
+            period,
+            whole_seconds: settled.whole_seconds.unwrap(),
+            version: Arc::clone(version),
+            metrics: version.charges.iter().map(|charge| charge.metric).collect(),
+            billed: before.iter().flat_map(|one| &one.fees).filter(of_window).cloned().collect(),
+            usage: UsageBook::new(),
+        };
+        let pricings = window.pricings(&contract.metrics).unwrap();
+        let asked: Vec<_> = pricings.iter().flat_map(|pricing| pricing.windows()).collect();
+        let mut usage = scenario.usage(&asked, contract.due_at);
+        let unions = pricings.iter().flat_map(|pricing| pricing.unions(&usage).unwrap()).collect();
+        scenario.count_unions(unions, &mut usage, contract.due_at);
+        window.usage = usage;
+        windows.push(window);
+    }
+    windows
 }
 
 fn settle(billed: &mut Billed, due_at: Timestamp) {

@@ -2,5 +2,6 @@
 #![cfg(test)]
 
 mod content;
+mod expression;
 mod record;
 mod wire;

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use weir_events::{
-    RECORD_BODY_BYTES_MAX, RECORD_EVENTS_MAX, RecordError, RecordEvent, RecordHeader,
-    cut_into_records, decode_record, encode_record,
+    RECORD_BODY_BYTES_MAX, RECORD_EVENTS_MAX, RecordBody, RecordError, RecordEvent, RecordHeader,
+    cut_into_records, decode_record, encode_record, events_in_record,
 };
 
 const HEADER: RecordHeader = RecordHeader {
@@ -45,6 +45,51 @@ fn a_record_is_what_the_first_release_wrote() {
     let record = decode_record(&bytes).unwrap();
     assert_eq!(record.header, HEADER);
     assert_eq!(record.events().collect::<Vec<_>>(), [event("{}")]);
+}
+
+#[test]
+fn a_record_put_together_of_parts_is_the_record_of_all_their_events() {
+    let texts: Vec<String> = (0..30).map(|n| format!("{{\"n\":{n},\"é\":true}}")).collect();
+    let events: Vec<_> = texts.iter().map(|text| event(text)).collect();
+    let mut whole = RecordBody::default();
+    assert!(whole.is_empty());
+    for part in events.chunks(7) {
+        let mut body = RecordBody::default();
+        part.iter().for_each(|event| body.push(event));
+        assert!(whole.has_room_for(&body));
+        whole.append(&body);
+    }
+    assert_eq!(whole.len(), 30);
+    let bytes = whole.encode(&HEADER);
+    assert_eq!(bytes, encode_record(&HEADER, &events));
+    assert_eq!((events_in_record(&bytes), events_in_record(b"WEIR")), (30, 0));
+}
+
+#[test]
+fn a_body_has_room_for_as_much_as_a_record_holds() {
+    let large = "x".repeat(RECORD_BODY_BYTES_MAX / 2 - 40);
+    let mut half = RecordBody::default();
+    half.push(&event(&large));
+    let mut whole = half.clone();
+    assert!(whole.has_room_for(&half));
+    whole.append(&half);
+    let mut little = RecordBody::default();
+    little.push(&event("{}"));
+    assert!(!whole.has_room_for(&little));
+    assert_eq!(decode_record(&whole.encode(&HEADER)).unwrap().len(), 2);
+
+    let mut many = RecordBody::default();
+    (0..RECORD_EVENTS_MAX).for_each(|_| {
+        let mut empty = event("");
+        empty.transaction_id = "";
+        empty.external_subscription_id = "";
+        empty.code = "";
+        // A body of 26 bytes an event is beyond the bound of bytes long before that of events.
+        if many.has_room_for(&little) {
+            many.push(&empty);
+        }
+    });
+    assert!(many.len() > 30_000 && many.len() < RECORD_EVENTS_MAX);
 }
 
 /// CRC-32C bit by bit, apart from the crate that the code uses.

@@ -64,7 +64,20 @@ struct Partition {
     deleted_to: Mutex<u64>,
 }
 
+/// Partitions of a new embedded log: one process has one set of cores, and each partition more makes
+/// chunks smaller and each event dearer. Four keep two inserts under way while two are prepared.
+pub const NEW_EMBEDDED_PARTITIONS: u32 = 4;
+
 impl EmbeddedLog {
+    /// Opens the log in `dir` with the partitions it has, or creates it with
+    /// [`NEW_EMBEDDED_PARTITIONS`]. Blocks and fails as [`EmbeddedLog::open`] does.
+    pub fn open_as_it_is(dir: &Path, options: EmbeddedOptions) -> Result<Self, LogError> {
+        match Self::open(dir, NEW_EMBEDDED_PARTITIONS, options.clone()) {
+            Err(LogError::PartitionCount { found, .. }) => Self::open(dir, found, options),
+            opened => opened,
+        }
+    }
+
     /// Opens the log in `dir`, or creates it with this number of partitions. Blocks while the disk
     /// is read. Errors: `InUse`, `PartitionCount`, `Format`, `Open`.
     pub fn open(dir: &Path, partitions: u32, options: EmbeddedOptions) -> Result<Self, LogError> {

@@ -40,7 +40,7 @@ pub struct KafkaOptions {
     pub create_topic: bool,
     /// The consumer group whose offsets show tools how far the aggregator is. Nothing reads them.
     pub group: String,
-    /// More of librdkafka's properties, for TLS and SASL.
+    /// More of librdkafka's properties, for SASL and the like.
     pub client: ClientProperties,
 }
 
@@ -62,9 +62,34 @@ impl Default for KafkaOptions {
 }
 
 /// Properties of librdkafka. Their values may be secrets: only the names are ever printed.
-#[derive(Clone, Default, Deserialize)]
-#[serde(transparent)]
+///
+/// Read from a configuration, an underscore in a name stands for a dot, which no environment
+/// variable may have: `INGEST__LOG__KAFKA__CLIENT__SASL_USERNAME` is `sasl.username`.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "BTreeMap<String, PropertyValue>")]
 pub struct ClientProperties(pub BTreeMap<String, String>);
+
+/// What an environment variable was taken for: librdkafka wants it as it was written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PropertyValue {
+    Flag(bool),
+    Number(i64),
+    Text(String),
+}
+
+impl From<BTreeMap<String, PropertyValue>> for ClientProperties {
+    fn from(properties: BTreeMap<String, PropertyValue>) -> Self {
+        let text = |value| match value {
+            PropertyValue::Flag(flag) => flag.to_string(),
+            PropertyValue::Number(number) => number.to_string(),
+            PropertyValue::Text(text) => text,
+        };
+        let named =
+            properties.into_iter().map(|(name, value)| (name.replace('_', "."), text(value)));
+        Self(named.collect())
+    }
+}
 
 impl fmt::Debug for ClientProperties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -64,6 +64,19 @@ async fn another_number_of_partitions_is_refused() {
 }
 
 #[tokio::test]
+async fn a_log_keeps_its_partitions_and_a_new_one_has_four() {
+    let dir = tempfile::tempdir().unwrap();
+    let as_it_is = |name: &str| {
+        let opened = EmbeddedLog::open_as_it_is(&dir.path().join(name), EmbeddedOptions::default());
+        opened.unwrap().partitions()
+    };
+    let options = EmbeddedOptions::default();
+    drop(EmbeddedLog::open(&dir.path().join("old"), 11, options).unwrap());
+    assert_eq!(as_it_is("old"), 11);
+    assert_eq!((as_it_is("new"), as_it_is("new")), (4, 4));
+}
+
+#[tokio::test]
 async fn a_creation_that_was_cut_short_is_begun_again() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(dir.path().join("records.new")).unwrap();

@@ -1,5 +1,7 @@
-//! The private Postgres, for real.
+//! The private Postgres and traces, for real.
 #![cfg(test)]
+
+mod traces;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 use weir_runtime::postgres::{PostgresOptions, PrivatePostgres};

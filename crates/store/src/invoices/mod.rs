@@ -1,13 +1,21 @@
 //! Invoices with what they settle and their fees. Whoever reads or writes one has it whole, and it
 //! adds up.
 
+mod audit;
+mod fee_row;
 mod provenance;
 mod read;
+mod true_ups;
 mod write;
 
+pub use audit::{AuditLine, audit_lines};
 pub use provenance::{Provenance, provenance, provenance_now, set_provenance};
 pub use read::{InvoiceFilter, StatusFilter, find, find_many, list, lock};
-pub use write::{finalize, finalize_many, insert, insert_many, replace_fees};
+pub use true_ups::{
+    PastWindow, TrueUpSince, billed_lines, ended_subscriptions, note_pending, past_windows,
+    replace_pending, true_up_since,
+};
+pub use write::{finalize, finalize_many, insert, insert_many, insert_many_from, replace_fees};
 
 use crate::StoreError;
 use weir_billing::invoice::Invoice;

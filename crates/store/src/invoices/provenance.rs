@@ -34,7 +34,8 @@ pub async fn set_provenance(
         invoices.iter().copied().unzip();
     sqlx::query!(
         "UPDATE invoices
-         SET usage_catalog_version = $3, usage_watermark = $4
+         SET usage_catalog_version = $3, usage_watermark = $4,
+             true_up_watermark = coalesce(true_up_watermark, $4)
          WHERE (organization_id, id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
            AND status = 'draft'",
         &organizations as _,

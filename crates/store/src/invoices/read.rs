@@ -1,14 +1,15 @@
 //! Reading invoices.
 
 use super::check_sum;
-use crate::columns::{id, money, parsed, unsigned};
+use super::fee_row::FeeRow;
+use crate::columns::{id, money, unsigned};
 use crate::page::{self, Listed, Source, push_any, push_search};
 use crate::{Page, PageRequest, StoreError, Timestamp};
 use chrono::NaiveDate;
 use sqlx::types::Uuid;
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use std::collections::BTreeMap;
-use weir_billing::invoice::{Fee, FeeKind, Invoice, InvoiceStatus, InvoiceSubscription, Period};
+use weir_billing::invoice::{Fee, Invoice, InvoiceStatus, InvoiceSubscription, Period};
 use weir_ids::{CustomerId, InvoiceId, OrganizationId, SubscriptionId};
 
 /// Which invoices a list shows: those that meet every condition given.
@@ -175,7 +176,7 @@ async fn settled(
 ) -> Result<BTreeMap<Uuid, Vec<InvoiceSubscription>>, StoreError> {
     let rows = sqlx::query!(
         "SELECT invoice_id, subscription_id, base_start, base_end, usage_start, usage_end,
-             plan_version_id
+             whole_seconds, plan_version_id
          FROM invoice_subscriptions
          WHERE (organization_id, invoice_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
          ORDER BY invoice_id, position",
@@ -189,10 +190,14 @@ async fn settled(
         start.zip(end).map(|(start, end)| Period { start, end })
     };
     for row in rows {
+        let column = "invoice_subscriptions.whole_seconds";
+        let whole_seconds =
+            row.whole_seconds.map(|seconds| unsigned(column, seconds)).transpose()?;
         settled.entry(row.invoice_id).or_default().push(InvoiceSubscription {
             subscription: id(row.subscription_id),
             base: period(row.base_start, row.base_end),
             usage: period(row.usage_start, row.usage_end),
+            whole_seconds,
             plan_version: id(row.plan_version_id),
         });
     }
@@ -206,8 +211,8 @@ async fn fees(
 ) -> Result<BTreeMap<Uuid, Vec<Fee>>, StoreError> {
     let rows = sqlx::query_as!(
         FeeRow,
-        r#"SELECT id, invoice_id, subscription_id, charge_id, metric_id, events, name, code,
-               period_start, period_end, units::text AS "units!",
+        r#"SELECT id, invoice_id, subscription_id, kind, charge_id, metric_id, filter_id,
+               group_values, events, corrects_fee_id, name, code, period_start, period_end, units::text AS "units!",
                precise_amount::text AS "precise_amount!", amount_minor, currency
            FROM fees
            WHERE (organization_id, invoice_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
@@ -277,48 +282,6 @@ impl Row {
             fees,
             created_at: self.created_at,
             updated_at: self.updated_at,
-        })
-    }
-}
-
-struct FeeRow {
-    id: Uuid,
-    invoice_id: Uuid,
-    subscription_id: Uuid,
-    charge_id: Option<Uuid>,
-    metric_id: Option<Uuid>,
-    events: Option<i64>,
-    name: String,
-    code: String,
-    period_start: Timestamp,
-    period_end: Timestamp,
-    units: String,
-    precise_amount: String,
-    amount_minor: i64,
-    currency: String,
-}
-
-impl FeeRow {
-    fn read(self) -> Result<Fee, StoreError> {
-        // The table's constraint: a charge has all three, the base fee none.
-        let kind = match (self.charge_id, self.metric_id, self.events) {
-            (Some(charge), Some(metric), Some(events)) => FeeKind::Charge {
-                charge: id(charge),
-                metric: id(metric),
-                events: unsigned("fees.events", events)?,
-            },
-            _ => FeeKind::Subscription,
-        };
-        Ok(Fee {
-            id: id(self.id),
-            subscription: id(self.subscription_id),
-            kind,
-            name: self.name,
-            code: self.code,
-            period: Period { start: self.period_start, end: self.period_end },
-            units: parsed("fees.units", &self.units)?,
-            precise: parsed("fees.precise_amount", &self.precise_amount)?,
-            amount: money("fees.amount_minor", self.amount_minor, &self.currency)?,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Writing invoices: as drafts, many at once; then finalizing them.
 
-use super::check_sum;
-use crate::columns::{bigint, id, position};
+use super::{Provenance, check_sum};
+use crate::columns::{bigint, id, json, position};
 use crate::{StoreError, Timestamp};
 use sqlx::PgConnection;
 use sqlx::types::Uuid;
@@ -19,6 +19,15 @@ pub async fn insert(conn: &mut PgConnection, invoice: &Invoice) -> Result<(), St
 /// (`invoice_subscriptions_base_overlap`, `invoice_subscriptions_usage_overlap`). All or nothing
 /// when the caller's transaction ends with the error.
 pub async fn insert_many(conn: &mut PgConnection, invoices: &[Invoice]) -> Result<(), StoreError> {
+    insert_many_from(conn, invoices, None).await
+}
+
+/// [`insert_many`] of invoices whose usage lines were computed from `provenance`.
+pub async fn insert_many_from(
+    conn: &mut PgConnection,
+    invoices: &[Invoice],
+    provenance: Option<Provenance>,
+) -> Result<(), StoreError> {
     let mut rows = InvoiceColumns::default();
     let mut settled = SettledColumns::default();
     let mut fees = FeeColumns::default();
@@ -32,7 +41,7 @@ pub async fn insert_many(conn: &mut PgConnection, invoices: &[Invoice]) -> Resul
             fees.push(invoice, place, fee)?;
         }
     }
-    rows.insert(&mut *conn).await?;
+    rows.insert(&mut *conn, provenance).await?;
     settled.insert(&mut *conn).await?;
     fees.insert(conn).await
 }
@@ -148,12 +157,19 @@ impl InvoiceColumns {
         Ok(())
     }
 
-    async fn insert(self, conn: &mut PgConnection) -> Result<(), StoreError> {
+    async fn insert(
+        self,
+        conn: &mut PgConnection,
+        provenance: Option<Provenance>,
+    ) -> Result<(), StoreError> {
+        let version = provenance.map(|provenance| provenance.catalog_version);
+        let column = "invoices.usage_catalog_version";
         sqlx::query!(
             "INSERT INTO invoices
                  (organization_id, id, customer_id, due_at, finalize_at, issuing_date,
-                  payment_due_date, total_minor, currency, created_at, updated_at, status)
-             SELECT *, 'draft'
+                  payment_due_date, total_minor, currency, created_at, updated_at, status,
+                  usage_catalog_version, usage_watermark, true_up_watermark)
+             SELECT *, 'draft', $12::bigint, $13::timestamptz, $13
              FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::timestamptz[],
                  $6::date[], $7::date[], $8::bigint[], $9::text[], $10::timestamptz[],
                  $11::timestamptz[])",
@@ -168,6 +184,8 @@ impl InvoiceColumns {
             &self.currency,
             &self.created_at,
             &self.updated_at,
+            version.map(|version| bigint(column, version)).transpose()?,
+            provenance.and_then(|provenance| provenance.watermark),
         )
         .execute(conn)
         .await?;
@@ -186,6 +204,7 @@ struct SettledColumns {
     base_end: Vec<Option<Timestamp>>,
     usage_start: Vec<Option<Timestamp>>,
     usage_end: Vec<Option<Timestamp>>,
+    whole_seconds: Vec<Option<i64>>,
     plan_version_id: Vec<Uuid>,
 }
 
@@ -205,6 +224,9 @@ impl SettledColumns {
         self.base_end.push(one.base.map(|period| period.end));
         self.usage_start.push(one.usage.map(|period| period.start));
         self.usage_end.push(one.usage.map(|period| period.end));
+        let column = "invoice_subscriptions.whole_seconds";
+        let whole_seconds = one.whole_seconds.map(|seconds| bigint(column, seconds)).transpose()?;
+        self.whole_seconds.push(whole_seconds);
         self.plan_version_id.push(uuid(one.plan_version.as_u128()));
         Ok(())
     }
@@ -213,11 +235,11 @@ impl SettledColumns {
         sqlx::query!(
             "INSERT INTO invoice_subscriptions
                  (organization_id, invoice_id, subscription_id, position, due_at, base_start,
-                  base_end, usage_start, usage_end, plan_version_id)
+                  base_end, usage_start, usage_end, plan_version_id, whole_seconds)
              SELECT *
              FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::integer[], $5::timestamptz[],
                  $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::timestamptz[],
-                 $10::uuid[])",
+                 $10::uuid[], $11::bigint[])",
             &self.organization_id,
             &self.invoice_id,
             &self.subscription_id,
@@ -228,6 +250,7 @@ impl SettledColumns {
             &self.usage_start as _,
             &self.usage_end as _,
             &self.plan_version_id,
+            &self.whole_seconds as _,
         )
         .execute(conn)
         .await?;
@@ -246,6 +269,9 @@ struct FeeColumns {
     charge_id: Vec<Option<Uuid>>,
     metric_id: Vec<Option<Uuid>>,
     events: Vec<Option<i64>>,
+    filter_id: Vec<Option<Uuid>>,
+    group_values: Vec<Option<serde_json::Value>>,
+    corrects_fee_id: Vec<Option<Uuid>>,
     name: Vec<String>,
     code: Vec<String>,
     period_start: Vec<Timestamp>,
@@ -258,23 +284,31 @@ struct FeeColumns {
 
 impl FeeColumns {
     fn push(&mut self, invoice: &Invoice, place: usize, fee: &Fee) -> Result<(), StoreError> {
-        let (kind, charge, metric, events) = match fee.kind {
-            FeeKind::Subscription => ("subscription", None, None, None),
-            FeeKind::Charge { charge, metric, events } => (
-                "charge",
-                Some(uuid(charge.as_u128())),
-                Some(uuid(metric.as_u128())),
-                Some(bigint("fees.events", events)?),
-            ),
+        let (kind, slot, events) = match &fee.kind {
+            FeeKind::Subscription => ("subscription", None, None),
+            FeeKind::Charge { slot, events } => {
+                ("charge", Some(slot), Some(bigint("fees.events", *events)?))
+            }
+            FeeKind::TrueUp { slot, events, .. } => ("true_up", Some(slot), Some(*events)),
         };
+        let corrects = match &fee.kind {
+            FeeKind::TrueUp { corrects, .. } => *corrects,
+            FeeKind::Subscription | FeeKind::Charge { .. } => None,
+        };
+        let group = slot.map(|slot| &slot.group).filter(|group| !group.is_empty());
+        let group = group.map(|group| json("fees.group_values", group)).transpose()?;
+        let filter = slot.and_then(|slot| slot.filter);
         self.organization_id.push(uuid(invoice.organization.as_u128()));
         self.id.push(uuid(fee.id.as_u128()));
         self.invoice_id.push(uuid(invoice.id.as_u128()));
         self.subscription_id.push(uuid(fee.subscription.as_u128()));
         self.position.push(position("fees.position", place)?);
         self.kind.push(kind.to_owned());
-        self.charge_id.push(charge);
-        self.metric_id.push(metric);
+        self.charge_id.push(slot.map(|slot| uuid(slot.charge.as_u128())));
+        self.metric_id.push(slot.map(|slot| uuid(slot.metric.as_u128())));
+        self.filter_id.push(filter.map(|filter| uuid(filter.as_u128())));
+        self.group_values.push(group);
+        self.corrects_fee_id.push(corrects.map(|fee| uuid(fee.as_u128())));
         self.events.push(events);
         self.name.push(fee.name.clone());
         self.code.push(fee.code.clone());
@@ -308,6 +342,9 @@ impl FeeColumns {
             &self.precise_amount,
             &self.amount_minor,
             &self.currency,
+            &self.filter_id as _,
+            &self.group_values as _,
+            &self.corrects_fee_id as _,
         )
         .execute(conn)
         .await?;

@@ -1,6 +1,6 @@
 //! Versions of plans and their charges.
 
-use crate::columns::{from_word, id, integer, money, position, unsigned, word};
+use crate::columns::{from_json, from_word, id, integer, json, money, position, unsigned, word};
 use crate::{StoreError, Timestamp};
 use sqlx::PgConnection;
 use sqlx::types::Uuid;
@@ -48,15 +48,13 @@ async fn insert_charge(
     place: usize,
     charge: &Charge,
 ) -> Result<(), StoreError> {
-    let model = serde_json::to_value(&charge.model).map_err(|error| StoreError::OutOfRange {
-        column: "charges.model",
-        value: error.to_string(),
-    })?;
+    let model = json("charges.model", &charge.model)?;
+    let filters = json("charges.filters", &charge.filters)?;
     sqlx::query!(
         "INSERT INTO charges
              (organization_id, plan_version_id, id, position, code, metric_id,
-              invoice_display_name, model)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+              invoice_display_name, model, filters, pricing_group_keys)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         organization as _,
         version as _,
         charge.id as _,
@@ -65,6 +63,8 @@ async fn insert_charge(
         charge.metric as _,
         charge.invoice_display_name,
         model,
+        filters,
+        &charge.pricing_group_keys,
     )
     .execute(conn)
     .await?;
@@ -141,7 +141,8 @@ async fn charges(
     versions: &[PlanVersionId],
 ) -> Result<BTreeMap<Uuid, Vec<Charge>>, StoreError> {
     let rows = sqlx::query!(
-        "SELECT c.plan_version_id, c.id, c.code, c.metric_id, c.invoice_display_name, c.model
+        "SELECT c.plan_version_id, c.id, c.code, c.metric_id, c.invoice_display_name, c.model,
+             c.filters, c.pricing_group_keys
          FROM charges c
          WHERE (c.organization_id, c.plan_version_id)
              IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
@@ -153,15 +154,14 @@ async fn charges(
     .await?;
     let mut charges: BTreeMap<Uuid, Vec<Charge>> = BTreeMap::new();
     for row in rows {
-        let text = row.model.to_string();
         let charge = Charge {
             id: id(row.id),
             code: row.code,
             metric: id(row.metric_id),
             invoice_display_name: row.invoice_display_name,
-            // By way of a `Value`: with numbers of any length, a tagged enum can't be read directly.
-            model: serde_json::from_value(row.model)
-                .map_err(|_| StoreError::Corrupt { column: "charges.model", value: text })?,
+            model: from_json("charges.model", row.model)?,
+            filters: from_json("charges.filters", row.filters)?,
+            pricing_group_keys: row.pricing_group_keys,
         };
         charges.entry(row.plan_version_id).or_default().push(charge);
     }

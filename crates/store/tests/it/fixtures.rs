@@ -2,15 +2,18 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::PgPool;
-use weir_billing::charge::{Charge, ChargeModel, Tier};
+use std::collections::BTreeMap;
+use weir_billing::charge::{Charge, ChargeFilter, ChargeModel, Tier};
 use weir_billing::customer::{Customer, CustomerDetails};
-use weir_billing::invoice::{Fee, FeeKind, Invoice, InvoiceStatus, InvoiceSubscription, Period};
+use weir_billing::invoice::{
+    Fee, FeeKind, Invoice, InvoiceStatus, InvoiceSubscription, Period, UsageSlot,
+};
 use weir_billing::metric::{Aggregation, BillableMetric};
 use weir_billing::plan::{Interval, Plan, PlanVersion};
 use weir_billing::subscription::Subscription;
 use weir_ids::{
-    ApiKeyId, BillableMetricId, ChargeId, CustomerId, FeeId, InvoiceId, OrganizationId, PlanId,
-    PlanVersionId, SubscriptionId,
+    ApiKeyId, BillableMetricId, ChargeFilterId, ChargeId, CustomerId, FeeId, InvoiceId,
+    OrganizationId, PlanId, PlanVersionId, SubscriptionId,
 };
 use weir_money::{Amount, Currency, Money, Quantity, Rate};
 use weir_store::api_keys::ApiKey;
@@ -67,6 +70,11 @@ pub fn metric(organization: OrganizationId, id: u128, code: &str) -> BillableMet
         description: None,
         aggregation: Aggregation::Sum,
         field_name: Some("value".to_owned()),
+        expression: None,
+        recurring: false,
+        rounding: None,
+        filters: Vec::new(),
+        group_keys: Vec::new(),
         created_at: month(1),
         updated_at: month(1),
         deleted_at: None,
@@ -112,6 +120,8 @@ pub fn version(plan: u128, number: u32, metric: u128) -> PlanVersion {
         metric: BillableMetricId::from_u128(metric),
         invoice_display_name: (place == 1).then(|| "Tokens".to_owned()),
         model,
+        filters: if place == 0 { vec![filter(plan, rate("0.50"))] } else { Vec::new() },
+        pricing_group_keys: if place == 0 { vec!["user".to_owned()] } else { Vec::new() },
     });
     PlanVersion {
         id: PlanVersionId::from_u128(plan * 1_000 + u128::from(number)),
@@ -122,6 +132,16 @@ pub fn version(plan: u128, number: u32, metric: u128) -> PlanVersion {
         pay_in_advance: false,
         charges: charges.collect(),
         created_at: month(number),
+    }
+}
+
+fn filter(plan: u128, amount: Rate) -> ChargeFilter {
+    ChargeFilter {
+        id: ChargeFilterId::from_u128(plan),
+        values: BTreeMap::from([("region".to_owned(), vec!["eu".to_owned(), "us".to_owned()])]),
+        invoice_display_name: Some("Europe".to_owned()),
+        model: ChargeModel::Standard { amount },
+        pricing_group_keys: vec!["model".to_owned()],
     }
 }
 
@@ -176,11 +196,18 @@ pub async fn deployment(pool: &PgPool, id: OrganizationId, name: &str) {
 pub fn draft(organization: OrganizationId, id: u128, subscription: u128, due: u32) -> Invoice {
     let period = Period { start: month(due - 1), end: month(due) };
     let precise: Amount = "0.4949999999999999999999999999999999999999".parse().unwrap();
-    let charge = FeeKind::Charge {
+    let slot = UsageSlot {
         charge: ChargeId::from_u128(100),
         metric: BillableMetricId::from_u128(base(organization) + 1),
-        events: 3,
+        filter: Some(ChargeFilterId::from_u128(1)),
+        group: BTreeMap::from([
+            ("model".to_owned(), Some("gpt \"4\"".to_owned())),
+            ("user".to_owned(), None),
+        ]),
     };
+    let corrects = Some(FeeId::from_u128(7));
+    let correction = FeeKind::TrueUp { slot: slot.clone(), events: -2, corrects };
+    let charge = FeeKind::Charge { slot, events: 3 };
     let fee = |place: u128, kind, units: &str, precise: Amount, amount| Fee {
         id: FeeId::from_u128(id * 100 + place),
         subscription: SubscriptionId::from_u128(base(organization) + subscription),
@@ -200,16 +227,18 @@ pub fn draft(organization: OrganizationId, id: u128, subscription: u128, due: u3
         due_at: month(due),
         issuing_date: month(due).date_naive(),
         payment_due_date: month(due).date_naive(),
-        total: usd(2_049),
+        total: usd(2_040),
         subscriptions: vec![InvoiceSubscription {
             subscription: SubscriptionId::from_u128(base(organization) + subscription),
             base: Some(period),
             usage: Some(period),
+            whole_seconds: Some(2_678_400),
             plan_version: version(base(organization) + 1, 1, 1).id,
         }],
         fees: vec![
             fee(0, FeeKind::Subscription, "1", usd(2_000).amount(), usd(2_000)),
             fee(1, charge, "99999999999999999999999999.999999999999", precise, usd(49)),
+            fee(2, correction, "-1.5", usd(-9).amount(), usd(-9)),
         ],
         created_at: month(due),
         updated_at: month(due),

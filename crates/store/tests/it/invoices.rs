@@ -102,7 +102,7 @@ async fn a_drafts_fees_can_be_replaced(pool: PgPool) {
     let mut tx = Tx::begin(&pool, ACME).await.unwrap();
     let mut invoice = draft(ACME, 1, 1, 3);
     invoices::insert(&mut tx, &invoice).await.unwrap();
-    invoice.fees.pop();
+    invoice.fees.truncate(1);
     invoice.total = usd(2_000);
     invoice.updated_at = month(4);
     invoices::replace_fees(&mut tx, &invoice).await.unwrap();
@@ -202,5 +202,25 @@ async fn a_final_invoice_is_fixed_whoever_tries(pool: PgPool) {
             matches!(&error, StoreError::Violation { constraint } if constraint == "finalized_invoice_is_fixed"),
             "{statement}: {error:?}"
         );
+    }
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn a_fee_of_a_metric_that_is_not_there_is_refused_and_its_metric_stays(pool: PgPool) {
+    deployment(&pool, ACME, "Acme").await;
+    let mut conn = pool.acquire().await.unwrap();
+    let known = |error: &StoreError| matches!(error, StoreError::Violation { constraint } if constraint == "fees_metric_known");
+    invoices::insert(&mut conn, &draft(ACME, 1, 1, 3)).await.unwrap();
+    for statement in [
+        "UPDATE fees SET metric_id = '00000000-0000-0000-0000-000000000099' WHERE position = 1",
+        "INSERT INTO fees SELECT organization_id, '00000000-0000-0000-0000-000000000099', invoice_id,
+             subscription_id, 9, kind, charge_id, '00000000-0000-0000-0000-000000000099', events, name,
+             code, period_start, period_end, units, precise_amount, amount_minor, currency
+         FROM fees WHERE position = 1",
+        "DELETE FROM charges; DELETE FROM billable_metrics",
+    ] {
+        let refused = sqlx::raw_sql(statement).execute(&mut *conn).await.unwrap_err();
+        let error = StoreError::from(refused);
+        assert!(known(&error), "{statement}: {error:?}");
     }
 }

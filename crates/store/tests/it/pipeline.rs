@@ -3,7 +3,9 @@
 use crate::fixtures::{at, month};
 use sqlx::PgPool;
 use std::time::Duration;
-use weir_store::intents::{ChunkCounts, Intent, adopt, find_open, finish, open, recent_done};
+use weir_store::intents::{
+    ChunkCounts, Intent, adopt, count_unverified, find_open, finish, open, set_verified, unverified,
+};
 use weir_store::partitions::{
     claim, covers, ensure, list, min_watermark, release, renew, set_watermark,
 };
@@ -138,7 +140,7 @@ async fn a_chunk_is_opened_and_finished_once(pool: PgPool) {
     open(&mut conn, &chunk(1, 10, 20)).await.unwrap();
     assert_eq!(find_open(&mut conn, 0).await.unwrap(), Some(chunk(1, 10, 20)));
     assert_eq!(list(&mut conn).await.unwrap()[0].committed, 10);
-    let done = recent_done(&mut conn, 10).await.unwrap();
+    let done = unverified(&mut conn, "a", 10).await.unwrap();
     assert_eq!(done.len(), 1);
     assert_eq!((done[0].intent, done[0].counts), (chunk(1, 0, 10), COUNTS));
 }
@@ -254,24 +256,60 @@ async fn an_instant_is_covered_when_every_partition_has_passed_it(pool: PgPool) 
     assert!(!covers(&mut conn, month(3)).await.unwrap());
 }
 
-#[sqlx::test(migrations = "../../migrations/postgres")]
-async fn only_the_last_thousand_done_chunks_are_kept(pool: PgPool) {
-    let mut conn = pool.acquire().await.unwrap();
-    ensure(&mut conn, 1).await.unwrap();
+/// A partition of owner `a` with `count` done chunks of one position each, and one more open.
+async fn with_done_chunks(conn: &mut PgConnection, count: u32) {
+    ensure(conn, 1).await.unwrap();
     sqlx::query(
         "INSERT INTO chunk_intents (partition, from_position, to_position, catalog_version, epoch,
              state, events, duplicates, conflicts, done_at)
-         SELECT 0, n, n + 1, 1, 1, 'done', 1, 0, 0, clock_timestamp() FROM generate_series(0, 1099) n",
+         SELECT 0, n, n + 1, 1, 1, 'done', 1, 0, 0, clock_timestamp()
+         FROM generate_series(0, $1::integer - 1) n",
     )
+    .bind(i32::try_from(count).unwrap())
     .execute(&mut *conn)
     .await
     .unwrap();
-    sqlx::query("UPDATE log_partitions SET committed = 1100").execute(&mut *conn).await.unwrap();
-    claim(&mut conn, 0, "a", LEASE).await.unwrap();
-    open(&mut conn, &chunk(1, 1100, 1101)).await.unwrap();
-    finish(&mut conn, &chunk(1, 1100, 1101), &COUNTS).await.unwrap();
-    let done = recent_done(&mut conn, 5_000).await.unwrap();
-    assert_eq!(done.len(), 1_000);
-    assert_eq!(done[0].intent.from, 1_100, "newest first");
-    assert_eq!(done.last().unwrap().intent.from, 101);
+    sqlx::query("UPDATE log_partitions SET committed = $1")
+        .bind(i64::from(count))
+        .execute(&mut *conn)
+        .await
+        .unwrap();
+    claim(conn, 0, "a", LEASE).await.unwrap();
+    open(conn, &chunk(1, count.into(), u64::from(count) + 1)).await.unwrap();
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn of_verified_chunks_the_last_thousand_are_kept_and_all_others(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    with_done_chunks(&mut conn, 1_100).await;
+    set_verified(&mut conn, &[(0, 60)]).await.unwrap();
+    finish(&mut conn, &chunk(1, 1_100, 1_101), &COUNTS).await.unwrap();
+    let kept: (i64, i64) = sqlx::query_as("SELECT count(*), min(from_position) FROM chunk_intents")
+        .fetch_one(&mut *conn)
+        .await
+        .unwrap();
+    assert_eq!(kept, (1_041, 60), "those that are not verified are kept");
+    set_verified(&mut conn, &[(0, 1_101)]).await.unwrap();
+    open(&mut conn, &chunk(1, 1_101, 1_102)).await.unwrap();
+    finish(&mut conn, &chunk(1, 1_101, 1_102), &COUNTS).await.unwrap();
+    let kept: (i64, i64) = sqlx::query_as("SELECT count(*), min(from_position) FROM chunk_intents")
+        .fetch_one(&mut *conn)
+        .await
+        .unwrap();
+    assert_eq!(kept, (1_000, 102));
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn chunks_are_verified_once_by_the_owner_oldest_first(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    with_done_chunks(&mut conn, 10).await;
+    let from = |chunks: Vec<weir_store::intents::DoneChunk>| -> Vec<u64> {
+        chunks.iter().map(|chunk| chunk.intent.from).collect()
+    };
+    assert_eq!(from(unverified(&mut conn, "a", 3).await.unwrap()), [0, 1, 2]);
+    assert!(from(unverified(&mut conn, "b", 3).await.unwrap()).is_empty(), "it holds nothing");
+    set_verified(&mut conn, &[(0, 3)]).await.unwrap();
+    set_verified(&mut conn, &[(0, 2)]).await.unwrap();
+    assert_eq!(from(unverified(&mut conn, "a", 3).await.unwrap()), [3, 4, 5], "never back");
+    assert_eq!(count_unverified(&mut conn, "a").await.unwrap(), 7, "the open one is not done");
 }

@@ -94,7 +94,7 @@ async fn dues_are_set_for_many_at_once_or_not_at_all(pool: PgPool) {
     let dues = [due(1, None), due(2, Some(month(7)))];
     subscriptions::set_next_due(&mut tx, &dues).await.unwrap();
     let stored: Vec<Option<crate::fixtures::Time>> =
-        sqlx::query_scalar("SELECT next_due_at FROM subscriptions ORDER BY id")
+        sqlx::query_scalar("SELECT next_due_at FROM subscription_dues ORDER BY subscription_id")
             .fetch_all(&mut *tx)
             .await
             .unwrap();

@@ -26,6 +26,26 @@ async fn filled(pool: &PgPool, organization: OrganizationId, name: &str) {
     };
     let mut conn = pool.acquire().await.unwrap();
     billing_failures::record(&mut conn, &[failure], Duration::from_secs(60)).await.unwrap();
+    let bits = organization.as_u128();
+    let roll = format!(
+        "INSERT INTO log_partitions (partition) VALUES (0) ON CONFLICT DO NOTHING;
+         INSERT INTO usage_rolls (generation, organization_id, kind, state)
+         VALUES ({bits}, '{bits:032x}', 'cells', 'waiting');
+         INSERT INTO usage_roll_cells (generation, organization_id, subscription_id)
+         VALUES ({bits}, '{bits:032x}', '{bits:032x}');
+         INSERT INTO usage_roll_partitions
+             (generation, organization_id, partition, to_position, catalog_version)
+         VALUES ({bits}, '{bits:032x}', 0, 0, 0);
+         INSERT INTO event_voids (organization_id, transaction_id, external_subscription_id, code,
+             timestamp, voided_at, voided_by)
+         VALUES ('{bits:032x}', 'one', 'sub-1', 'tokens', now(), now(), 'test');
+         INSERT INTO pending_true_ups
+             (organization_id, subscription_id, metric_id, period_start, period_end)
+         SELECT s.organization_id, s.id, m.id, now(), now()
+         FROM subscriptions s JOIN billable_metrics m USING (organization_id)
+         WHERE organization_id = '{bits:032x}'"
+    );
+    sqlx::raw_sql(AssertSqlSafe(roll)).execute(&mut *conn).await.unwrap();
 }
 
 async fn tenant_tables(pool: &PgPool) -> Vec<String> {
@@ -129,6 +149,14 @@ async fn a_tenant_can_change_neither_the_pipeline_nor_a_plan_version(pool: PgPoo
     for statement in [
         "UPDATE log_partitions SET committed = 0",
         "SELECT * FROM chunk_intents",
+        "SELECT committed FROM log_partitions",
+        "UPDATE usage_rolls SET state = 'done'",
+        "DELETE FROM usage_roll_cells",
+        "INSERT INTO usage_roll_partitions SELECT * FROM usage_roll_partitions",
+        "UPDATE event_voids SET generation = 1",
+        "DELETE FROM event_voids",
+        "SELECT * FROM aggregators",
+        "SELECT usage_starts_now()",
         "UPDATE catalog_version SET version = 0",
         "INSERT INTO test_clock (now, moved_at) VALUES (now(), now())",
         "SELECT catalog_next_version()",

@@ -33,6 +33,8 @@ const LOCK_POLL: Duration = Duration::from_millis(20);
 pub(super) struct StartMessage {
     pub(super) parent: u32,
     pub(super) library: PathBuf,
+    /// 0: any that is free.
+    pub(super) port: u16,
     pub(super) password: String,
     pub(super) memory_max_bytes: u64,
     pub(super) durable: bool,
@@ -102,7 +104,7 @@ fn run(dir: &Path) -> Result<(), ChildError> {
         &config::engine_xml(message.memory_max_bytes, message.durable),
     )?;
     write_private(&dir.join("users.xml"), &config::users_xml(&message.password))?;
-    call(&message.library, &arguments(dir, &data, &port_file)?)
+    call(&message.library, &arguments(dir, &data, &port_file, message.port)?)
 }
 
 fn read_message() -> Result<StartMessage, ChildError> {
@@ -150,7 +152,12 @@ fn write_private(path: &Path, text: &str) -> Result<(), ChildError> {
 
 /// The command line of `clickhouse local`. Its last query never ends: the call returns when the
 /// engine is shut down.
-fn arguments(dir: &Path, data: &Path, port_file: &Path) -> Result<Vec<CString>, ChildError> {
+fn arguments(
+    dir: &Path,
+    data: &Path,
+    port_file: &Path,
+    port: u16,
+) -> Result<Vec<CString>, ChildError> {
     let quoted = port_file.as_os_str().as_bytes();
     let mut outfile = Vec::new();
     for byte in quoted {
@@ -174,7 +181,7 @@ fn arguments(dir: &Path, data: &Path, port_file: &Path) -> Result<Vec<CString>, 
         b"clickhouse".to_vec(),
         option("--path=", data),
         option("--config-file=", &dir.join(CONFIG_FILE)),
-        b"--http_port=0".to_vec(),
+        format!("--http_port={port}").into_bytes(),
         b"--listen_host=127.0.0.1".to_vec(),
         b"--log-level=warning".to_vec(),
         b"--query".to_vec(),

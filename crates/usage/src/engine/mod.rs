@@ -52,6 +52,13 @@ impl Default for EngineOptions {
     }
 }
 
+/// Where an engine answers, and who may ask. Not `Debug`: it holds the password.
+pub struct Door {
+    /// On 127.0.0.1; 0: any that is free.
+    pub port: u16,
+    pub password: String,
+}
+
 /// Why the engine does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -98,6 +105,17 @@ impl Engine {
         dir: &Path,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
+        let password = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+        Self::start_at(program, dir, options, Door { port: 0, password })
+    }
+
+    /// The same at a door that the next engine on `dir` may have again, for users in other processes.
+    pub fn start_at(
+        program: impl AsRef<OsStr>,
+        dir: &Path,
+        options: &EngineOptions,
+        door: Door,
+    ) -> Result<Self, EngineError> {
         let library = Library::locate()?;
         let dir =
             std::path::absolute(dir).map_err(|error| EngineError::Io(dir.to_owned(), error))?;
@@ -106,10 +124,11 @@ impl Engine {
             .mode(0o700)
             .create(&dir)
             .map_err(|error| EngineError::Io(dir.clone(), error))?;
-        let password = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+        let Door { port, password } = door;
         let message = StartMessage {
             parent: std::process::id(),
             library: library.path().to_owned(),
+            port,
             password: password.clone(),
             memory_max_bytes: options.memory_max_bytes,
             durable: options.durable,

@@ -4,7 +4,7 @@ use crate::support::*;
 use std::{borrow::Cow, collections::BTreeSet};
 use weir_events::{Position, event_id};
 use weir_ids::OrganizationId;
-use weir_usage::{Chunk, ClickHouse, EventCursor, EventFilter, EventRow};
+use weir_usage::{Chunk, ChunkRange, ClickHouse, EventCursor, EventFilter, EventRow};
 
 async fn insert(database: &ClickHouse, events: Vec<EventRow<'static>>) {
     let chunk = Chunk { events, ..Chunk::default() };
@@ -88,10 +88,20 @@ async fn ids_of_a_partition_stream_up_to_a_position() {
         assert_eq!(stored.content_hash, event.content_hash);
         assert_eq!(stored.position, event.position);
     }
-    let count = async |from: u64, to: u64| {
-        database.chunk_count(3, Position::from_u64(from), Position::from_u64(to)).await.unwrap()
+    let range = |partition, from, to| {
+        let (from, to) = (Position::from_u64(from), Position::from_u64(to));
+        ChunkRange { partition, from, to }
     };
-    assert_eq!(count(0, 20_000).await, 19_999);
-    assert_eq!(count(7, 9).await, 1);
-    assert_eq!(count(20_000, 30_000).await, 0);
+    let ranges = [
+        range(3, 7, 9),
+        range(4, 0, 7),
+        range(3, 20_000, 30_000),
+        range(3, 10, 20_000),
+        // The position 9 lies between two ranges and counts for neither.
+        range(3, 0, 7),
+        range(4, 7, 8),
+    ];
+    let counts = database.chunk_counts(&ranges).await.unwrap();
+    assert_eq!(counts, [1, 0, 0, 19_990, 7, 1]);
+    assert!(database.chunk_counts(&[]).await.unwrap().is_empty());
 }

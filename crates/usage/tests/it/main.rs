@@ -4,7 +4,18 @@
 #![cfg(test)]
 
 mod chunks;
+mod cluster;
 mod engine;
 mod events;
+mod generations;
+mod late;
+mod plan;
+mod raw;
+mod retention;
+mod superseded;
 mod support;
 mod totals;
+mod unions;
+mod unmatched;
+mod upgrade;
+mod weighted;

@@ -13,7 +13,8 @@ use weir_events::{Position, event_id};
 use weir_ids::{BillableMetricId, OrganizationId, SubscriptionId};
 use weir_money::Quantity;
 use weir_usage::{
-    ClickHouse, EventRow, Latest, MetricUsage, UsageRow, UsageValueRow, Window, bucket_of,
+    Chunk, ClickHouse, EventRow, Generations, Latest, MetricUsage, UsageRow, UsageValueRow, Window,
+    bucket_of,
     engine::{Engine, EngineOptions},
 };
 
@@ -22,9 +23,17 @@ pub const ORGANIZATION: OrganizationId = OrganizationId::from_u128(0xA1);
 pub const SUBSCRIPTION: SubscriptionId = SubscriptionId::from_u128(0xB1);
 pub const METRIC: BillableMetricId = BillableMetricId::from_u128(0xC1);
 
+static ENGINE: OnceLock<Engine> = OnceLock::new();
+
 /// A database of its own on the engine that all tests share; the engine ends with this process.
 pub async fn database() -> ClickHouse {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    let database = nameless().await;
+    database.migrate().await.unwrap();
+    database
+}
+
+/// The same before it is made.
+pub async fn nameless() -> ClickHouse {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let engine = tokio::task::spawn_blocking(|| {
         ENGINE.get_or_init(|| {
@@ -32,9 +41,31 @@ pub async fn database() -> ClickHouse {
         })
     });
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let database = engine.await.unwrap().connect(&format!("test_{number}"));
-    database.migrate().await.unwrap();
-    database
+    engine.await.unwrap().connect(&format!("test_{number}"))
+}
+
+/// What the shared engine answers to a statement in the database, as text; also an error.
+pub async fn run(database: &ClickHouse, sql: &str) -> String {
+    answer(ENGINE.get().unwrap(), Some(database.database()), sql).await
+}
+
+/// The same outside a database.
+pub async fn run_outside(sql: &str) -> String {
+    answer(ENGINE.get().unwrap(), None, sql).await
+}
+
+async fn answer(engine: &Engine, database: Option<&str>, sql: &str) -> String {
+    let mut client = clickhouse::Client::default()
+        .with_url(engine.url())
+        .with_user(engine.user())
+        .with_password(engine.password());
+    if let Some(database) = database {
+        client = client.with_database(database);
+    }
+    match client.query_raw(sql).fetch_bytes("TSVRaw").unwrap().collect().await {
+        Ok(answer) => String::from_utf8(answer.to_vec()).unwrap().trim_end().to_owned(),
+        Err(error) => error.to_string(),
+    }
 }
 
 /// Nobody drops what a test binary shares, so the next run removes the directories of ended ones.
@@ -87,15 +118,20 @@ pub fn event(number: u64) -> EventRow<'static> {
 pub fn usage(time: &str, value: &str) -> UsageRow {
     let (at, value) = (at(time), quantity(value));
     let latest = Latest { timestamp: at, received_at: at, position: Position::ZERO, value };
+    let since = i128::from((at - bucket_of(at)).num_microseconds().unwrap());
     UsageRow {
         organization: ORGANIZATION,
         subscription: SUBSCRIPTION,
         metric: METRIC,
         bucket: bucket_of(at),
+        generation: 0,
+        group: String::new(),
         events: 1,
         total: value,
         greatest: value,
         latest,
+        value_seconds: value.scaled() * since,
+        changed_at: at,
     }
 }
 
@@ -106,6 +142,8 @@ pub fn value(time: &str, value: &str, added: bool) -> UsageValueRow {
         subscription: SUBSCRIPTION,
         metric: METRIC,
         bucket: bucket_of(at),
+        generation: 0,
+        group: String::new(),
         value: value.to_owned(),
         timestamp: at,
         received_at: at,
@@ -120,9 +158,41 @@ pub fn window(start: &str, end: &str) -> Window {
 
 pub const MARCH: (&str, &str) = ("2026-03-01T00:00:00Z", "2026-04-01T00:00:00Z");
 
-/// The only metric of the only window.
-pub async fn one(database: &ClickHouse, (start, end): (&str, &str)) -> MetricUsage {
-    let mut all = database.usage(ORGANIZATION, &[window(start, end)]).await.unwrap();
+/// The only group of the only metric of the only window, without rolls.
+pub async fn one(database: &ClickHouse, span: (&str, &str)) -> MetricUsage {
+    let mut all = used(database, span, &Generations::default()).await;
     assert_eq!(all.len(), 1, "{all:?}");
-    all.remove(0).unwrap()
+    all.remove(0)
+}
+
+/// The subscription's usage under these generations.
+pub async fn used(
+    database: &ClickHouse,
+    (start, end): (&str, &str),
+    generations: &Generations,
+) -> Vec<MetricUsage> {
+    let windows = [window(start, end)];
+    let all = database.usage(ORGANIZATION, &windows, generations).await.unwrap();
+    all.into_iter().map(Result::unwrap).collect()
+}
+
+/// Each row in a chunk of its own, so that nothing is merged before it is written.
+pub async fn insert_usage(database: &ClickHouse, rows: impl IntoIterator<Item = UsageRow>) {
+    for row in rows {
+        insert_some(database, Chunk { usage: vec![row], ..Chunk::default() }).await;
+    }
+}
+
+/// The same for distinct values.
+pub async fn insert_values(database: &ClickHouse, rows: impl IntoIterator<Item = UsageValueRow>) {
+    for row in rows {
+        insert_some(database, Chunk { values: vec![row], ..Chunk::default() }).await;
+    }
+}
+
+/// Under a token that no other chunk has.
+pub async fn insert_some(database: &ClickHouse, chunk: Chunk<'_>) {
+    static TOKEN: AtomicU32 = AtomicU32::new(0);
+    let token = TOKEN.fetch_add(1, Ordering::Relaxed);
+    database.insert_chunk(&chunk, &format!("some-{token}")).await.unwrap();
 }

@@ -97,6 +97,10 @@ startupProbe:
   valueFrom: { secretKeyRef: { name: {{ .Values.existingSecret }}, key: clickhouse-password } }
 - name: CLICKHOUSE_DATABASE
   value: {{ .Values.clickhouse.database }}
+{{- with .Values.clickhouse.cluster }}
+- name: CLICKHOUSE_CLUSTER
+  value: {{ . }}
+{{- end }}
 {{- end }}
 
 {{- define "weir.env.kafka" -}}

@@ -1,0 +1,196 @@
+//! Past periods that late events or voids have changed: loaded for the invoices that correct them.
+
+use crate::{
+    InvoicerDeps, InvoicerError,
+    usage::{Reader, Wanted},
+};
+use sqlx::PgConnection;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use weir_billing::{
+    book::{UsageBook, UsageWindow},
+    contract::{Contract, MetricTerms},
+    invoice::{Fee, Period},
+    refresh::seconds,
+    true_up::LateWindow,
+};
+use weir_ids::{BillableMetricId, OrganizationId, PlanVersionId, SubscriptionId};
+use weir_store::{
+    billing,
+    invoices::{self, PastWindow},
+    plans,
+};
+
+/// The past windows of the contracts' subscriptions that have changed since they were billed, one
+/// list for each contract, and the metrics that price them besides the contracts' own. A fixed
+/// number of statements, whatever has changed.
+pub(crate) async fn load(
+    deps: &InvoicerDeps,
+    conn: &mut PgConnection,
+    contracts: &mut [Contract],
+) -> Result<Vec<Vec<LateWindow>>, InvoicerError> {
+    let mut late = vec![Vec::new(); contracts.len()];
+    let place_of = places(conn, contracts).await?;
+    if place_of.is_empty() {
+        return Ok(late);
+    }
+    let asked: Vec<_> = place_of.keys().copied().collect();
+    let mut since = invoices::true_up_since(conn, &asked).await?;
+    // One that has ended may be on an invoice of this instant already, made before the contract's
+    // others could be billed: there is one invoice of it for an instant.
+    since.retain(|one| {
+        let place = place_of.get(&(one.organization, one.subscription));
+        let contract = place.and_then(|place| contracts.get(*place));
+        contract.is_some_and(|contract| one.due_at < contract.due_at)
+    });
+    let reader = Reader::new(deps, conn, &asked).await?;
+    let changed: Vec<_> = reader.changed(&since).await?.into_iter().collect();
+    let asked: Vec<_> = since.iter().map(|one| (one.organization, one.subscription)).collect();
+    let past = invoices::past_windows(conn, &asked, &changed).await?;
+    if past.is_empty() {
+        return Ok(late);
+    }
+    let metrics = metrics(conn, &past, contracts).await?;
+    for (organization, window) in windows(conn, &reader, past, &metrics).await? {
+        let place = place_of.get(&(organization, window.subscription));
+        if let Some(late) = place.and_then(|place| late.get_mut(*place)) {
+            late.push(window);
+        }
+    }
+    for contract in contracts {
+        contract.metrics = Arc::clone(&metrics);
+    }
+    Ok(late)
+}
+
+/// The subscriptions to ask about, each with the contract that has its corrections: those that are
+/// due, where they have been billed usage, and those of the same customers that have ended.
+async fn places(
+    conn: &mut PgConnection,
+    contracts: &[Contract],
+) -> Result<BTreeMap<(OrganizationId, SubscriptionId), usize>, InvoicerError> {
+    let mut places = BTreeMap::new();
+    let mut customers = BTreeMap::new();
+    for (place, contract) in contracts.iter().enumerate() {
+        let organization = contract.customer.organization;
+        customers.insert((organization, contract.customer.id), place);
+        for one in contract.agreements.iter().filter(|one| one.billed.usage_to.is_some()) {
+            places.insert((organization, one.subscription.id), place);
+        }
+    }
+    let asked: Vec<_> = customers.keys().copied().collect();
+    for (organization, subscription, customer) in
+        invoices::ended_subscriptions(conn, &asked).await?
+    {
+        if let Some(place) = customers.get(&(organization, customer)) {
+            places.insert((organization, subscription), *place);
+        }
+    }
+    Ok(places)
+}
+
+/// Those of the contracts, and those of the past windows' versions that they lack.
+async fn metrics(
+    conn: &mut PgConnection,
+    past: &[PastWindow],
+    contracts: &[Contract],
+) -> Result<Arc<BTreeMap<BillableMetricId, MetricTerms>>, InvoicerError> {
+    let Some(contract) = contracts.first() else { return Ok(Arc::default()) };
+    // All contracts of a batch share one map.
+    let known = &contract.metrics;
+    let missing: BTreeSet<_> = past
+        .iter()
+        .filter(|window| !known.contains_key(&window.metric))
+        .map(|window| (window.organization, window.metric))
+        .collect();
+    if missing.is_empty() {
+        return Ok(Arc::clone(known));
+    }
+    let mut all = BTreeMap::clone(known);
+    all.extend(billing::metric_terms(conn, &missing.into_iter().collect::<Vec<_>>()).await?);
+    Ok(Arc::new(all))
+}
+
+/// The past windows with what was billed of them and their usage as it is now.
+async fn windows(
+    conn: &mut PgConnection,
+    reader: &Reader<'_>,
+    past: Vec<PastWindow>,
+    metrics: &BTreeMap<BillableMetricId, MetricTerms>,
+) -> Result<Vec<(OrganizationId, LateWindow)>, InvoicerError> {
+    let ids: BTreeSet<(OrganizationId, PlanVersionId)> =
+        past.iter().map(|window| (window.organization, window.plan_version)).collect();
+    let versions = plans::find_versions(conn, &ids.into_iter().collect::<Vec<_>>()).await?;
+    let mut billed: BTreeMap<(SubscriptionId, Period), Vec<Fee>> = BTreeMap::new();
+    for fee in invoices::billed_lines(conn, &past).await? {
+        billed.entry((fee.subscription, fee.period)).or_default().push(fee);
+    }
+    let mut organizations = Vec::new();
+    let mut windows: Vec<LateWindow> = Vec::new();
+    // Ordered by window: those of one follow each other.
+    for one in past {
+        match windows.last_mut() {
+            Some(last) if (last.subscription, last.period) == (one.subscription, one.period) => {
+                last.metrics.insert(one.metric);
+            }
+            _ => {
+                let Some(version) = versions.get(&one.plan_version) else { continue };
+                organizations.push(one.organization);
+                windows.push(LateWindow {
+                    subscription: one.subscription,
+                    started_at: one.started_at,
+                    period: one.period,
+                    whole_seconds: one.whole_seconds.unwrap_or_else(|| seconds(one.period)),
+                    version: Arc::clone(version),
+                    metrics: BTreeSet::from([one.metric]),
+                    billed: billed.remove(&(one.subscription, one.period)).unwrap_or_default(),
+                    usage: UsageBook::new(),
+                });
+            }
+        }
+    }
+    read_usage(reader, &organizations, &mut windows, metrics).await?;
+    Ok(organizations.into_iter().zip(windows).collect())
+}
+
+async fn read_usage(
+    reader: &Reader<'_>,
+    organizations: &[OrganizationId],
+    windows: &mut [LateWindow],
+    metrics: &BTreeMap<BillableMetricId, MetricTerms>,
+) -> Result<(), InvoicerError> {
+    let mut wanted = Vec::new();
+    for (place, (window, organization)) in windows.iter().zip(organizations).enumerate() {
+        // A metric that is missing fails its subscription when it is billed.
+        let pricings = window.pricings(metrics).unwrap_or_default();
+        let questions: BTreeSet<UsageWindow> =
+            pricings.iter().flat_map(|pricing| pricing.windows()).collect();
+        let organization = *organization;
+        wanted.extend(questions.into_iter().map(|question| Wanted {
+            place,
+            organization,
+            question,
+        }));
+    }
+    let mut books = reader.books(&wanted, windows.len()).await?;
+    let mut wanted = Vec::new();
+    let places = windows.iter().zip(organizations).zip(&books).enumerate();
+    for (place, ((window, organization), book)) in places {
+        for pricing in window.pricings(metrics).unwrap_or_default() {
+            let unions = pricing.unions(book).unwrap_or_default();
+            let organization = *organization;
+            wanted.extend(unions.into_iter().map(|question| Wanted {
+                place,
+                organization,
+                question,
+            }));
+        }
+    }
+    reader.unions(&wanted, &mut books).await?;
+    for (window, book) in windows.iter_mut().zip(books) {
+        window.usage = book;
+    }
+    Ok(())
+}
