@@ -9,13 +9,16 @@ use crate::{
     executor::blocking,
     metrics,
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{cell::Cell, path::Path, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use weir_events::{FirstCopy, Position};
 use weir_log::{LogError, Stored};
 
 /// Records that are in the log need not be waited for, but a broker needs time to answer.
 const READ_WAIT: Duration = Duration::from_secs(5);
+/// An attempt to build an index is given up when ClickHouse has given nothing for so long: three times
+/// what a replica may take to catch up before it answers.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Up to so many records the log is read in any case: at 100 events each they are 2 million events.
 const RECORDS_READ_GLADLY: u64 = 20_000;
 
@@ -164,16 +167,56 @@ async fn from_clickhouse(
     // A thread of its own: sorting and writing take the processor and the disk for seconds.
     blocking(move || {
         let mut rebuild = Rebuild::start(&dir, partition, table_ids_max)?;
-        let mut added = Ok(());
-        let streamed = runtime.block_on(usage.ids_of_partition(partition, to, |stored| {
+        let (mut added, heard) = (Ok(()), Cell::new(0));
+        let streaming = usage.ids_of_partition(partition, to, |stored| {
+            heard.set(heard.get() + 1);
             let first = FirstCopy { position: stored.position, content_hash: stored.content_hash };
             if added.is_ok() {
                 added = rebuild.add(Entry::new(stored.event_id, first));
             }
-        }));
-        streamed?;
+        });
+        runtime.block_on(unless_silent(&heard, SILENCE_MAX, streaming))??;
         added?;
         Ok(rebuild.finish(to)?)
     })
     .await?
+}
+
+/// Carries out `work` as long as it counts up `heard` at least once in `wait`. Errors: `Silent`.
+async fn unless_silent<T>(
+    heard: &Cell<u64>,
+    wait: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, AggregatorError> {
+    tokio::pin!(work);
+    loop {
+        let before = heard.get();
+        tokio::select! {
+            biased;
+            done = &mut work => return Ok(done),
+            () = tokio::time::sleep(wait) => {}
+        }
+        if heard.get() == before {
+            return Err(AggregatorError::Silent { wait });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_gives_something_now_and_then_has_all_the_time_and_who_is_silent_has_not() {
+        let (heard, wait) = (Cell::new(0), Duration::from_millis(1));
+        let speaking = std::future::poll_fn(|context| {
+            heard.set(heard.get() + 1);
+            context.waker().wake_by_ref();
+            if heard.get() < 10_000 { std::task::Poll::Pending } else { std::task::Poll::Ready(7) }
+        });
+        assert!(matches!(unless_silent(&heard, wait, speaking).await, Ok(7)));
+        let silent = std::future::pending::<()>();
+        let given_up = unless_silent(&heard, wait, silent).await;
+        assert!(matches!(given_up, Err(AggregatorError::Silent { .. })));
+    }
 }

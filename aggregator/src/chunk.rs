@@ -148,12 +148,14 @@ impl Decoded {
     /// What telling copies apart needs of the events, in log order.
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
-        self.events()
-            .map(|event| Seen {
-                id: event.id,
-                position: event.position,
-                content_hash: event.fields.content_hash,
-            })
+        let places = self.records.iter().flat_map(|(offset, record)| {
+            (0..=u16::MAX)
+                .zip(record.content_hashes())
+                .map(move |(index, content_hash)| (Position::new(*offset, index), content_hash))
+        });
+        places
+            .zip(&self.ids)
+            .map(|((position, content_hash), id)| Seen { id: *id, position, content_hash })
             .collect()
     }
 }

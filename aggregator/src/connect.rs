@@ -4,7 +4,10 @@ use crate::{AggregatorDeps, Config};
 use anyhow::Context;
 use std::{net::SocketAddr, path::PathBuf};
 use weir_catalog::Catalog;
-use weir_runtime::{Clock, Shutdown, health::Check};
+use weir_runtime::{
+    Clock, Shutdown,
+    health::{Check, told},
+};
 use weir_usage::ClickHouseOptions;
 
 /// Connections to Postgres: a statement is short, so a few serve all partitions.
@@ -82,15 +85,15 @@ fn checks(deps: &AggregatorDeps) -> Vec<Check> {
     vec![
         Check::new("log", move || {
             let log = log.clone();
-            async move { log.ready().await.map_err(|error| error.to_string()) }
+            async move { log.ready().await.map_err(|error| told(&error)) }
         }),
         Check::new("clickhouse", move || {
             let usage = usage.clone();
-            async move { usage.ping().await.map_err(|error| error.to_string()) }
+            async move { usage.ping().await.map_err(|error| told(&error)) }
         }),
         Check::new("postgres", move || {
             let pool = pool.clone();
-            async move { weir_store::ping(&pool).await.map_err(|error| error.to_string()) }
+            async move { weir_store::ping(&pool).await.map_err(|error| told(&error)) }
         }),
     ]
 }

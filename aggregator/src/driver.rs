@@ -39,7 +39,8 @@ pub(crate) async fn run(shared: Arc<Shared>, partition: u32, shutdown: Shutdown)
     worker.leave().await;
 }
 
-async fn drained(shutdown: &Shutdown) {
+/// Returns when what was under way at shutdown has had its time.
+pub(crate) async fn drained(shutdown: &Shutdown) {
     shutdown.cancelled().await;
     tokio::time::sleep(DRAIN).await;
 }
@@ -90,12 +91,14 @@ impl Worker {
         tracing::info!(partition = self.partition, "partition released: others have fewer");
         metrics::partition_released();
         self.renewal = None;
-        if let Some(epoch) = self.machine.epoch() {
+        let epoch = self.machine.epoch();
+        let command = self.machine.let_go(self.now());
+        // Before others can claim it: a roll must not begin an insert here any more.
+        show_lease(&self.shared, self.partition, &self.machine, self.origin);
+        if let Some(epoch) = epoch {
             release(&self.shared, self.partition, epoch).await;
         }
         self.executor.retire().await;
-        let command = self.machine.let_go(self.now());
-        show_lease(&self.shared, self.partition, &self.machine, self.origin);
         command
     }
 

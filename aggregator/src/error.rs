@@ -23,6 +23,9 @@ pub enum AggregatorError {
     /// The same chunk is inserted again under the same token.
     #[error("the insert took longer than {wait:?}")]
     InsertTimeout { wait: Duration },
+    /// The index is built again from the beginning.
+    #[error("clickhouse gave nothing for {wait:?}")]
+    Silent { wait: Duration },
     /// Renewed soon, or another owner's; the roll is taken up again then.
     #[error("the lease on partition {partition} ends before an insert might")]
     LeaseShort { partition: u32 },

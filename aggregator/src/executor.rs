@@ -10,7 +10,7 @@ use crate::{
     error::AggregatorError,
     metrics::{self, PartitionMetrics},
     protocol::{CatalogAt, Command, Counts, Elapsed, Event, Intent},
-    rollup::{Decision, conflict_rows, event_rows, roll_up},
+    rollup::{Decision, conflict_rows, new_events, roll_up},
     trouble::Trouble,
 };
 use std::{path::PathBuf, sync::Arc, sync::atomic::Ordering, time::Duration};
@@ -23,7 +23,7 @@ use weir_events::Position;
 use weir_log::Stored;
 use weir_runtime::Clock;
 use weir_store::{StoreError, intents, partitions};
-use weir_usage::Chunk;
+use weir_usage::{Chunk, EventBlock};
 
 /// Ids are kept for a day longer than the edge takes their events: clocks differ, and records of
 /// one partition are not quite in the order of their receipt.
@@ -400,11 +400,17 @@ impl Executor {
     #[tracing::instrument(level = "debug", name = "aggregator.insert", skip_all, fields(partition = self.partition))]
     async fn insert(&mut self, token: &str) -> Result<Event, AggregatorError> {
         let (chunk, decision) = self.decided()?;
+        let (chunk, decision, partition) =
+            (Arc::clone(chunk), Arc::clone(decision), self.partition);
+        let (events, chunk, decision) = blocking(move || {
+            (EventBlock::of(&new_events(&chunk, &decision, partition)), chunk, decision)
+        })
+        .await?;
         let rows = Chunk {
-            events: event_rows(chunk, decision, self.partition),
+            events: events?,
             usage: decision.usage.clone(),
             values: decision.values.clone(),
-            conflicts: conflict_rows(chunk, decision, self.partition),
+            conflicts: conflict_rows(&chunk, &decision, partition),
         };
         let started = Instant::now();
         let wait = self.shared.config.insert_timeout();

@@ -18,7 +18,8 @@ impl Known {
     }
 
     /// Shows a partition's index, or no longer.
-    pub(crate) fn set(&self, partition: u32, reader: Option<Reader>) {
+    #[doc(hidden)]
+    pub fn set(&self, partition: u32, reader: Option<Reader>) {
         if let Some(slot) = self.readers.write().get_mut(partition as usize) {
             *slot = reader;
         }

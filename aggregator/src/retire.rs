@@ -1,6 +1,6 @@
 //! Deletes usage that a roll has replaced, a while after readers have turned to the new one.
 
-use crate::{AggregatorError, Shared, metrics};
+use crate::{AggregatorError, Shared, metrics, trouble::Trouble};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use weir_runtime::Shutdown;
@@ -16,17 +16,29 @@ const DELETES: usize = 0;
 /// Deletes until shutdown.
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
     let interval = Duration::from_secs(shared.config.roll.retire_interval_seconds);
+    let mut trouble = Trouble::default();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(interval) => {}
         }
         let lease = shared.leases.get(DELETES).and_then(|lease| *lease.borrow());
-        if lease.is_some_and(|lease| lease.until > Instant::now())
-            && let Err(error) = round(&shared).await
-        {
-            metrics::failed("retire");
-            tracing::warn!(%error, "replaced usage not deleted, will be tried again");
+        if lease.is_none_or(|lease| lease.until <= Instant::now()) {
+            continue;
+        }
+        // A deletion that is cut off is repeated.
+        let deleted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            deleted = round(&shared) => deleted,
+        };
+        match deleted {
+            Ok(()) => trouble.worked("retire"),
+            Err(error) => {
+                metrics::failed("retire");
+                if trouble.failed("retire") {
+                    tracing::warn!(%error, "replaced usage not deleted, will be tried again");
+                }
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{chunk::Decoded, dedup::Verdict};
 use countable::storable;
 use sums::Sums;
 use weir_ids::SubscriptionId;
-use weir_usage::{ConflictRow, EventRow, UsageRow, UsageValueRow};
+use weir_usage::{ConflictRow, NewEvent, UsageRow, UsageValueRow, storable_micros};
 
 /// What became of a chunk's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,33 +89,33 @@ pub fn roll_up_events<'e>(
     sums.into_rolled()
 }
 
-/// The rows of a chunk's new events, in log order.
-#[must_use]
-pub fn event_rows<'a>(
+/// A chunk's new events as they are stored, in log order.
+pub fn new_events<'a>(
     chunk: &'a Decoded,
-    decision: &Decision,
+    decision: &'a Decision,
     partition: u32,
-) -> Vec<EventRow<'a>> {
-    let mut subscriptions = decision.subscriptions.iter();
-    chunk
+) -> Vec<NewEvent<'a>> {
+    let mut events = Vec::with_capacity(decision.subscriptions.len());
+    let new = chunk
         .events()
         .zip(&decision.verdicts)
         .filter(|(_, verdict)| **verdict == Verdict::New)
-        .map(|(event, _)| EventRow {
+        .zip(&decision.subscriptions)
+        .map(|((event, _), subscription)| NewEvent {
             organization: event.organization,
-            subscription: subscriptions.next().copied().flatten(),
-            external_subscription_id: event.fields.external_subscription_id.into(),
-            code: event.fields.code.into(),
-            transaction_id: event.fields.transaction_id.into(),
-            event_id: event.id,
-            timestamp: storable(event.fields.timestamp_us),
-            received_at: storable(event.received_at_us),
+            subscription: *subscription,
+            external_subscription_id: event.fields.external_subscription_id,
+            code: event.fields.code,
+            transaction_id: event.fields.transaction_id,
+            timestamp_us: storable_micros(event.fields.timestamp_us),
+            received_at_us: storable_micros(event.received_at_us),
             partition,
             position: event.position,
             content_hash: event.fields.content_hash,
-            properties: event.fields.properties.into(),
-        })
-        .collect()
+            properties: event.fields.properties,
+        });
+    events.extend(new);
+    events
 }
 
 /// The rows of a chunk's conflicts, in log order.
@@ -125,6 +125,9 @@ pub fn conflict_rows<'a>(
     decision: &Decision,
     partition: u32,
 ) -> Vec<ConflictRow<'a>> {
+    if decision.tally.conflicts == 0 {
+        return Vec::new();
+    }
     chunk
         .events()
         .zip(&decision.verdicts)

@@ -34,15 +34,14 @@ pub use role::{RoleOptions, run};
 use axum::{
     Router,
     extract::Request,
+    handler::Handler,
     middleware::{from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::on,
 };
 use error::OpError;
 use refusal::Refusal;
-use std::sync::Arc;
 use tonic::{Status, service::Routes};
-use tower::ServiceExt;
 use weir_proto::v2::{
     account_service_server::AccountServiceServer,
     billable_metric_service_server::BillableMetricServiceServer,
@@ -70,12 +69,14 @@ pub fn router(deps: ApiDeps) -> Router {
         .merge(rest)
         .route_layer(from_fn_with_state(pool, layers::authenticate))
         .route_layer(from_fn_with_state(bounds, layers::bound));
+    let identified = from_fn_with_state(clock, request_id::identify);
+    // Events past our layers: theirs is the one path where each costs, and the role has its own.
     called
-        .merge(ingested(events))
         .merge(reflection())
         .fallback(unknown)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(clock, request_id::identify))
+        .layer(identified.clone())
+        .merge(events.unwrap_or_else(|| no_ingest_role().layer(identified.clone())))
+        .method_not_allowed_fallback(wrong_method.layer(identified))
 }
 
 fn grpc(api: Api) -> Router {
@@ -106,21 +107,20 @@ fn reflection() -> Router {
         .merge(build(|builder| builder.build_v1alpha().ok().map(Routes::new)))
 }
 
-/// The REST routes of [`INGESTED`].
-fn ingested(events: Option<Router>) -> Router {
-    let events = Arc::new(events);
+/// The REST routes of [`INGESTED`] where no ingest role takes them.
+fn no_ingest_role() -> Router {
+    ingested(async || layers::answer(events::unavailable(), false))
+}
+
+/// The REST routes of [`INGESTED`], and no other: what is merged with ours has no fallback of its own.
+pub(crate) fn ingested<T, S>(handler: impl Handler<T, S>) -> Router<S>
+where
+    T: 'static,
+    S: Clone + Send + Sync + 'static,
+{
     let rpcs = descriptors::rpcs().iter().filter(|rpc| INGESTED.contains(&rpc.label.as_str()));
     rpcs.flat_map(|rpc| &rpc.bindings).fold(Router::new(), |router, binding| {
-        let events = events.clone();
-        let handler = move |request: Request| async move {
-            match events.as_ref().clone() {
-                Some(events) => {
-                    events.oneshot(request).await.unwrap_or_else(|never| match never {})
-                }
-                None => layers::answer(events::unavailable(), false),
-            }
-        };
-        router.route(&binding.path, on(rest::filter(&binding.method), handler))
+        router.route(&binding.path, on(rest::filter(&binding.method), handler.clone()))
     })
 }
 

@@ -5,8 +5,8 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use tracing::{Instrument, Span};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tracing::Instrument;
 use weir_runtime::Clock;
 
 /// Taken from the caller when it sends one, and always answered.
@@ -28,20 +28,10 @@ pub fn current() -> Option<String> {
 pub async fn identify(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
     let id = sent(request.headers()).unwrap_or_else(|| made(&clock));
     request.headers_mut().insert(HEADER, id.clone());
-    // A span for each event that is posted would cost as much as taking it.
-    let is_posted_event = *request.method() == Method::POST && is_events(request.uri().path());
-    let span = match is_posted_event {
-        true => Span::none(),
-        false => tracing::info_span!("api.request", request.id = id.to_str().unwrap_or_default()),
-    };
+    let span = tracing::info_span!("api.request", request.id = id.to_str().unwrap_or_default());
     let mut response = CURRENT.scope(id.clone(), next.run(request)).instrument(span).await;
     response.headers_mut().insert(HEADER, id);
     response
-}
-
-fn is_events(path: &str) -> bool {
-    let rest = path.strip_prefix("/api/billing/v2/events");
-    rest.is_some_and(|rest| matches!(rest, "" | "/batch" | ":batchCreate"))
 }
 
 fn sent(headers: &HeaderMap) -> Option<HeaderValue> {

@@ -15,8 +15,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 use weir_events::{
-    EventId, Position, RecordBody, RecordHeader, Rejection, WireEvent, cut_into_records,
-    encode_record,
+    EventId, Position, RECORD_BODY_BYTES_MAX, RecordBody, RecordHeader, Rejection, WireEvent,
+    cut_into_records, encode_record,
 };
 use weir_ids::OrganizationId;
 use weir_log::{Append, LogError};
@@ -118,6 +118,7 @@ impl Edge {
         let own = flight.id;
         let mut claimed: Vec<Key> = Vec::with_capacity(pending.len());
         let mut waiting: Vec<(Key, FlightId)> = Vec::new();
+        let mut known: Vec<(EventId, u64)> = Vec::new();
         for group in pending.chunk_by(|a, b| a.partition == b.partition) {
             let (partition, from) = (group[0].partition, claimed.len());
             let asked = group.iter().map(|key| (batch.of(*key).id, *key));
@@ -130,10 +131,12 @@ impl Edge {
                     let copy = batch.of(key);
                     verdicts[copy.slot] = Verdict::of_copy(content_hash, copy.event.content_hash);
                 }
-                Seen::InFlight(other) => waiting.push((key, other)),
+                Seen::InFlight(other) if self.guards.copies_wait => waiting.push((key, other)),
+                Seen::InFlight(_) => verdicts[batch.of(key).slot] = Verdict::Duplicate,
             });
-            self.drop_known(batch, own, &mut claimed, from, verdicts);
+            known.extend(self.drop_known(batch, own, &mut claimed, from, verdicts));
         }
+        answer_known(batch, own, known, &mut waiting, verdicts);
         let failed = self.append(batch, own, &claimed, verdicts).await;
         flight.landed();
         let mut again = Vec::new();
@@ -150,7 +153,8 @@ impl Edge {
     }
 
     /// Asks the aggregator's index, where it is there, for the claims from `from` on. Those it
-    /// knows get their verdict and are no claims any more.
+    /// knows get their verdict and are no claims any more; they are answered, with the hash of the
+    /// first copy's content.
     ///
     /// The order matters: first the recent ids, then the index. An id leaves the recent ids only
     /// when the index holds it, so one of the two always knows.
@@ -161,15 +165,17 @@ impl Edge {
         claimed: &mut Vec<Key>,
         from: usize,
         verdicts: &mut [Verdict],
-    ) {
-        let (Some(known), Some(first)) = (&self.known, claimed.get(from)) else { return };
+    ) -> Vec<(EventId, u64)> {
+        let (Some(known), Some(first)) = (&self.known, claimed.get(from)) else {
+            return Vec::new();
+        };
         let partition = first.partition;
         let ids: Vec<EventId> = claimed[from..].iter().map(|key| batch.of(*key).id).collect();
         let found = may_block(ids.len(), || known.find(partition, &ids)).unwrap_or_else(|error| {
             tracing::warn!(partition, %error, "the index of ids does not answer");
             Vec::new()
         });
-        let mut kept = from;
+        let (mut kept, mut dropped) = (from, Vec::new());
         for index in 0..ids.len() {
             let key = claimed[from + index];
             match found.get(index) {
@@ -182,6 +188,7 @@ impl Edge {
                     let copy = batch.of(key);
                     verdicts[copy.slot] =
                         Verdict::of_copy(first.content_hash, copy.event.content_hash);
+                    dropped.push((ids[index], first.content_hash));
                 }
                 // No answer: without it nobody knows whether the event is new.
                 None => verdicts[batch.of(key).slot] = Verdict::Retry(RetryCause::Index),
@@ -189,6 +196,7 @@ impl Edge {
             self.recent.release(partition, own, std::iter::once(ids[index]));
         }
         claimed.truncate(kept);
+        dropped
     }
 
     /// Appends the claimed events and settles or releases each claim. Answers the partitions that
@@ -204,7 +212,7 @@ impl Edge {
             return Vec::new();
         }
         let began = Instant::now();
-        let outcomes = if claimed.len() <= SMALL_EVENTS {
+        let outcomes = if batch.is_small(claimed) {
             self.append_together(batch, claimed).await
         } else {
             self.append_alone(batch, claimed).await
@@ -233,7 +241,9 @@ impl Edge {
                 // appended again, and the aggregator counts one of the two.
                 Err(error) => {
                     let ids = keys.iter().map(|key| batch.of(*key).id);
-                    self.recent.release(partition, flight, ids);
+                    if self.guards.failed_claims_go {
+                        self.recent.release(partition, flight, ids);
+                    }
                     self.metrics.append_failed(&error);
                     failed.push(partition);
                     first_error.get_or_insert(error);
@@ -297,6 +307,37 @@ impl<'e> Batch<'e> {
     fn of(&self, key: Key) -> &Candidate<'e> {
         &self.candidates[key.candidate as usize]
     }
+
+    /// Whether these may share records: sixteen large events of one partition would not fit into one.
+    fn is_small(&self, claimed: &[Key]) -> bool {
+        let bytes = || claimed.iter().map(|key| self.of(*key).event.encoded_bytes()).sum::<usize>();
+        claimed.len() <= SMALL_EVENTS && bytes() <= RECORD_BODY_BYTES_MAX
+    }
+}
+
+/// Gives the further copies in a request of what the index knows their verdict: none of them would
+/// ever land, and each round would tell only the first.
+fn answer_known(
+    batch: &Batch<'_>,
+    own: FlightId,
+    mut known: Vec<(EventId, u64)>,
+    waiting: &mut Vec<(Key, FlightId)>,
+    verdicts: &mut [Verdict],
+) {
+    if known.is_empty() {
+        return;
+    }
+    known.sort_unstable();
+    waiting.retain(|(key, flight)| {
+        let copy = batch.of(*key);
+        match known.binary_search_by_key(&copy.id, |(id, _)| *id) {
+            Ok(at) if *flight == own => {
+                verdicts[copy.slot] = Verdict::of_copy(known[at].1, copy.event.content_hash);
+                false
+            }
+            _ => true,
+        }
+    });
 }
 
 /// Ids from which on a look into the index may take long enough to hold up others on this thread:

@@ -38,7 +38,10 @@ use tokio_util::task::TaskTracker;
 use weir_catalog::Catalog;
 use weir_events::KnownIds;
 use weir_log::EventLog;
-use weir_runtime::{Clock, Shutdown, health::Check};
+use weir_runtime::{
+    Clock, Shutdown,
+    health::{Check, told},
+};
 
 /// What the edge works with.
 pub struct IngestDeps {
@@ -70,13 +73,40 @@ struct Edge {
     rates: rate::Rates,
     metrics: metrics::Metrics,
     tasks: TaskTracker,
+    guards: Guards,
+}
+
+/// The guards, for tests that show what each is for. All are on in every other place.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guards {
+    /// A copy of an event that is on its way waits for how that fares.
+    pub copies_wait: bool,
+    /// What the log did not take is new again.
+    pub failed_claims_go: bool,
+}
+
+impl Default for Guards {
+    fn default() -> Self {
+        Self { copies_wait: true, failed_claims_go: true }
+    }
 }
 
 impl Ingest {
-    /// Reads the log's tail, so that repeats are known, and is ready then.
+    /// Reads the log's tail, so that repeats are known, and is ready then. Waits for the aggregator's
+    /// index, where it is in this process, as long as that takes.
     ///
     /// Errors: the tail can't be read within `recent.tail_timeout_ms`, or `shutdown` comes first.
     pub async fn start(deps: IngestDeps, shutdown: Shutdown) -> Result<Self, TailError> {
+        Self::start_with_guards(deps, shutdown, Guards::default()).await
+    }
+
+    #[doc(hidden)]
+    pub async fn start_with_guards(
+        deps: IngestDeps,
+        shutdown: Shutdown,
+        guards: Guards,
+    ) -> Result<Self, TailError> {
         let IngestDeps { log, catalog, clock, known, config } = deps;
         let recent = recent::RecentIds::new(
             log.partitions(),
@@ -115,6 +145,7 @@ impl Ingest {
             rates: rate::Rates::default(),
             metrics,
             tasks,
+            guards,
         };
         Ok(Self { edge: Arc::new(edge) })
     }
@@ -130,7 +161,7 @@ impl Ingest {
         let log = self.edge.log.clone();
         vec![Check::new("log", move || {
             let log = log.clone();
-            async move { log.ready().await.map_err(|error| error.to_string()) }
+            async move { log.ready().await.map_err(|error| told(&error)) }
         })]
     }
 

@@ -115,8 +115,9 @@ impl Writing {
 impl Drop for Writing {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
-        if state.is_writing {
-            // It panicked: who waits is told that nothing is known.
+        // At its end in order another one may be writing already. When it panicked, who waits is told
+        // that nothing is known.
+        if std::thread::panicking() {
             state.is_writing = false;
             state.waiting.clear();
         }
@@ -153,8 +154,11 @@ fn put_together(mut waiting: Vec<Waiting>) -> Vec<Shared> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
     use weir_events::{RECORD_BODY_BYTES_MAX, RecordEvent, decode_record};
     use weir_ids::OrganizationId;
+    use weir_log::Stored;
 
     fn waiting(organization: u128, partition: u32, version: u64, properties: &str) -> Waiting {
         let mut body = RecordBody::default();
@@ -172,6 +176,83 @@ mod tests {
             catalog_version: version,
         };
         Waiting { part: Part { partition, header, body }, landed: oneshot::channel().0 }
+    }
+
+    /// Takes everything at once, or panics once before.
+    #[derive(Default)]
+    struct Quick {
+        panics: AtomicBool,
+    }
+
+    #[async_trait::async_trait]
+    impl EventLog for Quick {
+        fn partitions(&self) -> u32 {
+            1
+        }
+
+        async fn append(&self, records: Vec<Append>) -> Vec<Result<u64, LogError>> {
+            assert!(!self.panics.swap(false, Ordering::Relaxed), "as told");
+            vec![Ok(0); records.len()]
+        }
+
+        async fn end(&self, _: u32) -> Result<u64, LogError> {
+            Ok(0)
+        }
+
+        async fn start(&self, _: u32) -> Result<u64, LogError> {
+            Ok(0)
+        }
+
+        async fn read(
+            &self,
+            _: u32,
+            _: u64,
+            _: usize,
+            _: Duration,
+        ) -> Result<Vec<Stored>, LogError> {
+            Ok(Vec::new())
+        }
+
+        async fn ready(&self) -> Result<(), LogError> {
+            Ok(())
+        }
+
+        async fn release(&self, _: u32, _: u64) {}
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn who_comes_when_the_writing_ends_is_written_too() {
+        let (packer, tracker) = (Packer::new(Arc::new(Quick::default())), TaskTracker::new());
+        let mut senders = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let (packer, tracker) = (Arc::clone(&packer), tracker.clone());
+            senders.spawn(async move {
+                for _ in 0..4_000 {
+                    let part = waiting(1, 0, 1, "{}").part;
+                    for landing in packer.append(std::iter::once(part), &tracker) {
+                        landing.await.unwrap().unwrap();
+                    }
+                }
+            });
+        }
+        senders.join_all().await;
+    }
+
+    #[tokio::test]
+    async fn after_a_panic_the_next_one_is_written() {
+        let log = Quick { panics: AtomicBool::new(true) };
+        let (packer, tracker) = (Packer::new(Arc::new(log)), TaskTracker::new());
+        let mut told = Vec::new();
+        for _ in 0..2 {
+            let part = waiting(1, 0, 1, "{}").part;
+            for landing in packer.append(std::iter::once(part), &tracker) {
+                told.push(landing.await.is_ok());
+            }
+            tracker.close();
+            tracker.wait().await;
+            tracker.reopen();
+        }
+        assert_eq!(told, [false, true]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::recent::RecentIds;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use weir_events::{KnownIds, KnownIdsError, Position, decode_record, event_id, events_in_record};
+use weir_events::{KnownIds, Position, decode_record, event_id, events_in_record};
 use weir_log::{EventLog, LogError, Stored};
 
 /// Why the edge can't start.
@@ -16,8 +16,6 @@ use weir_log::{EventLog, LogError, Stored};
 pub enum TailError {
     #[error("the log's tail (partition {partition}) can't be read: {source}")]
     Log { partition: u32, source: LogError },
-    #[error("the aggregator's index is not there after {timeout_ms} ms: {source}")]
-    Index { timeout_ms: u64, source: KnownIdsError },
     #[error(
         "partition {partition}: the log gave no record from {from} up to {end} in {timeout_ms} ms"
     )]
@@ -32,6 +30,8 @@ const READ_BYTES: usize = 4 << 20;
 const STEP_RECORDS: u64 = 1_000;
 /// How long one read waits for records that are there, and how often the index is looked at.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// An index that is opened is there sooner; one that is built takes longer, and an operator wonders.
+const TELL_AFTER: Duration = Duration::from_secs(5);
 
 /// Reads the tails of all partitions into `recent`.
 pub async fn load(
@@ -40,8 +40,7 @@ pub async fn load(
     recent: &RecentIds,
     config: &Config,
 ) -> Result<(), TailError> {
-    let deadline = Instant::now() + Duration::from_millis(config.recent.tail_timeout_ms);
-    let mut tail = Tail { log, recent, config, deadline, bytes: 0 };
+    let mut tail = Tail { log, recent, config, deadline: deadline(config), bytes: 0 };
     for partition in 0..log.partitions() {
         match known {
             Some(known) => tail.behind_index(partition, known.as_ref()).await?,
@@ -50,6 +49,10 @@ pub async fn load(
     }
     tracing::info!(ids = recent.len(), bytes = tail.bytes, "read the log's tail");
     Ok(())
+}
+
+fn deadline(config: &Config) -> Instant {
+    Instant::now() + Duration::from_millis(config.recent.tail_timeout_ms)
 }
 
 struct Tail<'a> {
@@ -67,13 +70,9 @@ impl Tail<'_> {
         partition: u32,
         known: &dyn KnownIds,
     ) -> Result<(), TailError> {
-        while let Err(source) = known.find(partition, &[]) {
-            if Instant::now() >= self.deadline {
-                let timeout_ms = self.config.recent.tail_timeout_ms;
-                return Err(TailError::Index { timeout_ms, source });
-            }
-            sleep(PATIENCE).await;
-        }
+        until_held(partition, known).await;
+        // The log has its time from here on.
+        self.deadline = deadline(self.config);
         let (start, end) = self.bounds(partition).await?;
         let covered_to = known.covered_to(partition).offset().max(start);
         let mut from = self.newest_that_fit(partition, covered_to, end).await?;
@@ -189,5 +188,23 @@ impl Tail<'_> {
             });
             self.recent.load(partition, events);
         }
+    }
+}
+
+/// Waits until the aggregator holds the partition's index. It may have to be built from a ClickHouse
+/// that does not answer, which the aggregator tries again and again: to give up here would only begin
+/// all of it anew.
+async fn until_held(partition: u32, known: &dyn KnownIds) {
+    let (began, mut told) = (Instant::now(), false);
+    while let Err(error) = known.find(partition, &[]) {
+        if !told && began.elapsed() >= TELL_AFTER {
+            tracing::warn!(partition, %error, "no events are taken before the index of ids is there");
+            told = true;
+        }
+        sleep(PATIENCE).await;
+    }
+    if told {
+        let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(partition, elapsed_ms, "the index of ids is there");
     }
 }

@@ -1,19 +1,16 @@
 //! A batch of customers, billed in one transaction: load, decide, save.
 
-use crate::{
-    InvoicerDeps, InvoicerError, Report, failure, metrics, true_ups,
-    usage::{Reader, Wanted},
-};
+use crate::{InvoicerDeps, InvoicerError, Report, failure, metrics, true_ups};
 use sqlx::{Connection, PgConnection};
 use std::{collections::BTreeSet, time::Instant};
 use weir_billing::{
     BillingError, Timestamp,
-    bill::{Billing, bill, distinct_unions, usage_windows},
-    book::UsageBook,
+    bill::{Billing, bill, usage_pricings},
     contract::{Agreement, Contract},
     invoice::{Invoice, InvoiceStatus},
     true_up::PendingTrueUp,
 };
+use weir_books::{Priced, Reader};
 use weir_ids::{InvoiceId, OrganizationId, SubscriptionId};
 use weir_store::{
     StoreError,
@@ -40,9 +37,19 @@ pub(crate) async fn bill_batch(
     let loaded = billing::contracts(&mut tx, &customers, horizon).await?;
     let (mut contracts, mut outcome) = only_what_is_due(loaded);
     let provenance = invoices::provenance_now(&mut tx).await?;
-    let late = true_ups::load(deps, &mut tx, &mut contracts).await?;
-    let reader = Reader::new(deps, &mut tx, &subscriptions_of(&contracts)).await?;
-    let books = books(&reader, &contracts).await?;
+    let places = true_ups::places(&mut tx, &contracts).await?;
+    let mut subscriptions = subscriptions_of(&contracts);
+    subscriptions.extend(places.keys().copied());
+    let reader = Reader::new(&deps.usage, &mut tx, &subscriptions).await?;
+    let late = true_ups::load(&mut tx, &reader, &places, &mut contracts).await?;
+    let priced: Vec<_> = contracts
+        .iter()
+        .map(|contract| Priced {
+            organization: contract.customer.organization,
+            pricings: usage_pricings(contract),
+        })
+        .collect();
+    let books = reader.books(&priced).await?;
     let now = deps.clock.now();
     let mut new_id = || deps.clock.new_id::<u128>();
     let mut invoices = Vec::new();
@@ -168,28 +175,6 @@ fn subscriptions_of(contracts: &[Contract]) -> Vec<(OrganizationId, Subscription
     contracts.iter().flat_map(of).collect()
 }
 
-/// The usage that the contracts' invoices settle, a book for each.
-async fn books(
-    reader: &Reader<'_>,
-    contracts: &[Contract],
-) -> Result<Vec<UsageBook>, InvoicerError> {
-    let mut wanted = Vec::new();
-    for (place, contract) in contracts.iter().enumerate() {
-        let organization = contract.customer.organization;
-        let windows = usage_windows(contract).into_iter();
-        wanted.extend(windows.map(|question| Wanted { place, organization, question }));
-    }
-    let mut books = reader.books(&wanted, contracts.len()).await?;
-    let mut wanted = Vec::new();
-    for (place, (contract, book)) in contracts.iter().zip(&books).enumerate() {
-        let organization = contract.customer.organization;
-        let unions = distinct_unions(contract, book).into_iter();
-        wanted.extend(unions.map(|question| Wanted { place, organization, question }));
-    }
-    reader.unions(&wanted, &mut books).await?;
-    Ok(books)
-}
-
 /// Writes the invoices, all at once; where the database refuses one, one by one, so that it holds
 /// up no other. Returns those that are written.
 async fn write(
@@ -237,7 +222,7 @@ async fn insert(
         return Ok(());
     }
     let mut savepoint = tx.begin().await?;
-    match invoices::insert_many_from(&mut savepoint, invoices, Some(provenance)).await {
+    match invoices::insert_many(&mut savepoint, invoices, Some(provenance)).await {
         Ok(()) => Ok(savepoint.commit().await?),
         Err(error) => {
             savepoint.rollback().await?;
@@ -277,13 +262,22 @@ async fn save(
         finalized = invoices::finalize_many(tx, &ready, now).await?.len();
         metrics::finalized(finalized);
     }
-    let Outcome { dues, billed, failures, pending } = outcome;
+    let Outcome { dues, billed, mut failures, pending } = outcome;
     settle_pending(tx, written, pending).await?;
     if !dues.is_empty() {
         subscriptions::set_next_due(tx, &dues).await?;
     }
     if !billed.is_empty() {
         billing_failures::clear(tx, &billed).await?;
+    }
+    // One subscription may fail in several currencies, and is recorded once.
+    let mut recorded = BTreeSet::new();
+    failures.retain(|failure| recorded.insert((failure.organization, failure.subject)));
+    if !written.is_empty() {
+        let customers: BTreeSet<_> =
+            written.iter().map(|invoice| (invoice.organization, invoice.customer)).collect();
+        let customers: Vec<_> = customers.into_iter().collect();
+        billing_failures::clear_ended(tx, &customers, &failures).await?;
     }
     if !failures.is_empty() {
         billing_failures::record(tx, &failures, deps.config.retry_after()).await?;

@@ -29,6 +29,7 @@ pub struct Schedule {
 #[serde(deny_unknown_fields)]
 pub struct Batch {
     pub customers_max: u32,
+    pub in_flight_max: u32,
 }
 
 /// How long it waits for the pipeline.
@@ -70,8 +71,14 @@ impl Config {
         let at_least = [
             ("schedule.interval_ms", config.schedule.interval_ms, 1),
             ("batch.customers_max", config.batch.customers_max.into(), 1),
+            ("batch.in_flight_max", config.batch.in_flight_max.into(), 1),
             ("watermark.poll_ms", config.watermark.poll_ms, 1),
-            ("postgres.connections_max", config.postgres.connections_max.into(), 2),
+            // One for each batch, and one for watching.
+            (
+                "postgres.connections_max",
+                config.postgres.connections_max.into(),
+                u64::from(config.batch.in_flight_max) + 1,
+            ),
         ];
         match at_least.into_iter().find(|(_, value, least)| value < least) {
             Some((name, value, least)) => Err(InvalidConfig::TooSmall { name, value, least }),

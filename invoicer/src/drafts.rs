@@ -1,11 +1,6 @@
 //! Drafts whose grace period is over: priced once more from the usage as it is, then numbered.
 
-use crate::{
-    InvoicerDeps, InvoicerError, Report,
-    batch::is_about_a_row,
-    failure, metrics,
-    usage::{Reader, Wanted},
-};
+use crate::{InvoicerDeps, InvoicerError, Report, batch::is_about_a_row, failure, metrics};
 use sqlx::{Connection, PgConnection};
 use weir_billing::{
     Timestamp,
@@ -14,6 +9,7 @@ use weir_billing::{
     refresh::{RefreshFacts, refresh},
     true_up::PendingTrueUp,
 };
+use weir_books::{Priced, Reader};
 use weir_ids::{InvoiceId, OrganizationId};
 use weir_store::{
     StoreError, billing,
@@ -89,28 +85,20 @@ async fn books(
     drafts: &[Invoice],
     facts: RefreshFacts<'_>,
 ) -> Result<Vec<UsageBook>, InvoicerError> {
-    let subscriptions: Vec<_> = drafts
+    let of = |draft: &Invoice| {
+        let ids = draft.subscriptions.iter().map(|one| one.subscription);
+        ids.map(|id| (draft.organization, id)).collect::<Vec<_>>()
+    };
+    let subscriptions: Vec<_> = drafts.iter().flat_map(of).collect();
+    let reader = Reader::new(&deps.usage, tx, &subscriptions).await?;
+    let priced: Vec<_> = drafts
         .iter()
-        .flat_map(|draft| {
-            draft.subscriptions.iter().map(|one| (draft.organization, one.subscription))
+        .map(|draft| Priced {
+            organization: draft.organization,
+            pricings: facts.usage_pricings(draft),
         })
         .collect();
-    let reader = Reader::new(deps, tx, &subscriptions).await?;
-    let mut wanted = Vec::new();
-    for (place, draft) in drafts.iter().enumerate() {
-        let organization = draft.organization;
-        let windows = facts.windows(draft).into_iter();
-        wanted.extend(windows.map(|question| Wanted { place, organization, question }));
-    }
-    let mut books = reader.books(&wanted, drafts.len()).await?;
-    let mut wanted = Vec::new();
-    for (place, (draft, book)) in drafts.iter().zip(&books).enumerate() {
-        let organization = draft.organization;
-        let unions = facts.unions(draft, book).into_iter();
-        wanted.extend(unions.map(|question| Wanted { place, organization, question }));
-    }
-    reader.unions(&wanted, &mut books).await?;
-    Ok(books)
+    Ok(reader.books(&priced).await?)
 }
 
 /// Writes the lines that changed; returns the drafts that may be finalized.

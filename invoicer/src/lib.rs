@@ -15,7 +15,6 @@ mod metrics;
 mod role;
 mod schedule;
 mod true_ups;
-mod usage;
 
 pub use advance::{Step, advance_clock};
 pub use config::{Config, InvalidConfig};

@@ -7,10 +7,14 @@ use crate::{
     drafts::finalize_batch,
     metrics,
 };
+use futures::future::join_all;
 use std::time::Duration;
 use weir_billing::Timestamp;
 use weir_runtime::Shutdown;
-use weir_store::{billing, billing_failures, rolls};
+use weir_store::{
+    billing::{self, Horizon},
+    billing_failures, rolls,
+};
 
 /// Bills what is due at or before `as_of` (not later than the present), also what failed before.
 /// Waits a while for the pipeline where it has to; what is not covered then is left and counted.
@@ -88,22 +92,60 @@ async fn tick(deps: &InvoicerDeps) -> Result<Situation, InvoicerError> {
     Ok(Situation { error: None, waiting: report.left > 0 && !covered.is_whole() })
 }
 
-/// Bills everything up to the horizon, batch after batch.
+/// Bills everything up to the horizon, some batches beside each other: while ClickHouse adds up the
+/// usage of one, Postgres writes another. They share no customer, as if each had an invoicer of its
+/// own, and each is a transaction of its own.
 pub(crate) async fn bill_covered(
     deps: &InvoicerDeps,
     covered: Cover,
 ) -> Result<Report, InvoicerError> {
     let mut report = Report::default();
     if let Some(horizon) = covered.horizon {
-        while let Some(batch) = bill_batch(deps, horizon).await? {
-            report.add(batch);
+        // Nothing is due at most looks: one batch finds that out.
+        if let Some(first) = bill_batch(deps, horizon).await? {
+            report.add(first);
+            let lanes = lanes(deps).map(|()| bill_all(deps, horizon));
+            report.add(together(join_all(lanes).await)?);
         }
-        while let Some(batch) = finalize_batch(deps, horizon.as_of).await? {
-            report.add(batch);
+        if let Some(first) = finalize_batch(deps, horizon.as_of).await? {
+            report.add(first);
+            let lanes = lanes(deps).map(|()| finalize_all(deps, horizon.as_of));
+            report.add(together(join_all(lanes).await)?);
         }
     }
     let mut conn = deps.pool.acquire().await?;
     metrics::organizations_waiting(rolls::unsettled(&mut conn).await?.len());
     report.left = billing::count_due(&mut conn, covered.as_of).await?;
     Ok(report)
+}
+
+fn lanes(deps: &InvoicerDeps) -> impl Iterator<Item = ()> {
+    (0..deps.config.batch.in_flight_max).map(|_| ())
+}
+
+/// Batch after batch, until no customer is left that nobody else has locked.
+async fn bill_all(deps: &InvoicerDeps, horizon: Horizon) -> Result<Report, InvoicerError> {
+    let mut report = Report::default();
+    while let Some(batch) = bill_batch(deps, horizon).await? {
+        report.add(batch);
+    }
+    Ok(report)
+}
+
+/// The same of drafts.
+async fn finalize_all(deps: &InvoicerDeps, as_of: Timestamp) -> Result<Report, InvoicerError> {
+    let mut report = Report::default();
+    while let Some(batch) = finalize_batch(deps, as_of).await? {
+        report.add(batch);
+    }
+    Ok(report)
+}
+
+/// What all of them did. One that fails has not stopped the others. Errors: the first one's.
+fn together(reports: Vec<Result<Report, InvoicerError>>) -> Result<Report, InvoicerError> {
+    let mut all = Report::default();
+    for report in reports {
+        all.add(report?);
+    }
+    Ok(all)
 }

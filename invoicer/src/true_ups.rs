@@ -1,38 +1,48 @@
 //! Past periods that late events or voids have changed: loaded for the invoices that correct them.
 
-use crate::{
-    InvoicerDeps, InvoicerError,
-    usage::{Reader, Wanted},
-};
+use crate::InvoicerError;
 use sqlx::PgConnection;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 use weir_billing::{
-    book::{UsageBook, UsageWindow},
+    Timestamp,
+    book::UsageBook,
     contract::{Contract, MetricTerms},
     invoice::{Fee, Period},
     refresh::seconds,
     true_up::LateWindow,
 };
+use weir_books::{Priced, Reader};
 use weir_ids::{BillableMetricId, OrganizationId, PlanVersionId, SubscriptionId};
 use weir_store::{
     billing,
-    invoices::{self, PastWindow},
+    invoices::{self, PastWindow, TrueUpSince},
     plans,
 };
+use weir_usage::LateQuestion;
 
-/// The past windows of the contracts' subscriptions that have changed since they were billed, one
-/// list for each contract, and the metrics that price them besides the contracts' own. A fixed
+/// Receipts are dated by the edge's clocks, the watermark by Postgres': further apart than this they
+/// never are. What changed within it is looked at once more, which costs a read and changes nothing.
+const CLOCKS_APART: chrono::TimeDelta = chrono::TimeDelta::hours(1);
+
+/// The subscriptions to ask about, each with the place of the contract that has its corrections.
+pub(crate) type Places = BTreeMap<(OrganizationId, SubscriptionId), usize>;
+
+/// A bucket of 15 minutes of a metric that has changed since it was billed.
+type Changed = (OrganizationId, SubscriptionId, BillableMetricId, Timestamp);
+
+/// The past windows of the subscriptions at these places that have changed since they were billed,
+/// one list for each contract, and the metrics that price them besides the contracts' own. A fixed
 /// number of statements, whatever has changed.
 pub(crate) async fn load(
-    deps: &InvoicerDeps,
     conn: &mut PgConnection,
+    reader: &Reader<'_>,
+    place_of: &Places,
     contracts: &mut [Contract],
 ) -> Result<Vec<Vec<LateWindow>>, InvoicerError> {
     let mut late = vec![Vec::new(); contracts.len()];
-    let place_of = places(conn, contracts).await?;
     if place_of.is_empty() {
         return Ok(late);
     }
@@ -45,15 +55,14 @@ pub(crate) async fn load(
         let contract = place.and_then(|place| contracts.get(*place));
         contract.is_some_and(|contract| one.due_at < contract.due_at)
     });
-    let reader = Reader::new(deps, conn, &asked).await?;
-    let changed: Vec<_> = reader.changed(&since).await?.into_iter().collect();
+    let changed: Vec<_> = changed(reader, &since).await?.into_iter().collect();
     let asked: Vec<_> = since.iter().map(|one| (one.organization, one.subscription)).collect();
     let past = invoices::past_windows(conn, &asked, &changed).await?;
     if past.is_empty() {
         return Ok(late);
     }
     let metrics = metrics(conn, &past, contracts).await?;
-    for (organization, window) in windows(conn, &reader, past, &metrics).await? {
+    for (organization, window) in windows(conn, reader, past, &metrics).await? {
         let place = place_of.get(&(organization, window.subscription));
         if let Some(late) = place.and_then(|place| late.get_mut(*place)) {
             late.push(window);
@@ -65,12 +74,34 @@ pub(crate) async fn load(
     Ok(late)
 }
 
-/// The subscriptions to ask about, each with the contract that has its corrections: those that are
-/// due, where they have been billed usage, and those of the same customers that have ended.
-async fn places(
+/// What has changed of what these subscriptions have been billed for.
+async fn changed(
+    reader: &Reader<'_>,
+    since: &[TrueUpSince],
+) -> Result<BTreeSet<Changed>, InvoicerError> {
+    let mut by_organization: BTreeMap<OrganizationId, Vec<LateQuestion>> = BTreeMap::new();
+    for one in since {
+        let corrected_to = one.corrected_to.map(|at| at - CLOCKS_APART);
+        by_organization.entry(one.organization).or_default().push(LateQuestion {
+            subscription: one.subscription,
+            before: one.usage_to,
+            changed_after: corrected_to.unwrap_or(Timestamp::UNIX_EPOCH),
+        });
+    }
+    let mut changed = BTreeSet::new();
+    for (organization, questions) in by_organization {
+        let late = reader.late_buckets(organization, &questions).await?.into_iter();
+        changed.extend(late.map(|one| (organization, one.subscription, one.metric, one.bucket)));
+    }
+    Ok(changed)
+}
+
+/// The places of those that are due, where they have been billed usage, and of those of the same
+/// customers that have ended.
+pub(crate) async fn places(
     conn: &mut PgConnection,
     contracts: &[Contract],
-) -> Result<BTreeMap<(OrganizationId, SubscriptionId), usize>, InvoicerError> {
+) -> Result<Places, InvoicerError> {
     let mut places = BTreeMap::new();
     let mut customers = BTreeMap::new();
     for (place, contract) in contracts.iter().enumerate() {
@@ -161,34 +192,16 @@ async fn read_usage(
     windows: &mut [LateWindow],
     metrics: &BTreeMap<BillableMetricId, MetricTerms>,
 ) -> Result<(), InvoicerError> {
-    let mut wanted = Vec::new();
-    for (place, (window, organization)) in windows.iter().zip(organizations).enumerate() {
-        // A metric that is missing fails its subscription when it is billed.
-        let pricings = window.pricings(metrics).unwrap_or_default();
-        let questions: BTreeSet<UsageWindow> =
-            pricings.iter().flat_map(|pricing| pricing.windows()).collect();
-        let organization = *organization;
-        wanted.extend(questions.into_iter().map(|question| Wanted {
-            place,
-            organization,
-            question,
-        }));
-    }
-    let mut books = reader.books(&wanted, windows.len()).await?;
-    let mut wanted = Vec::new();
-    let places = windows.iter().zip(organizations).zip(&books).enumerate();
-    for (place, ((window, organization), book)) in places {
-        for pricing in window.pricings(metrics).unwrap_or_default() {
-            let unions = pricing.unions(book).unwrap_or_default();
-            let organization = *organization;
-            wanted.extend(unions.into_iter().map(|question| Wanted {
-                place,
-                organization,
-                question,
-            }));
-        }
-    }
-    reader.unions(&wanted, &mut books).await?;
+    let priced: Vec<_> = windows
+        .iter()
+        .zip(organizations)
+        .map(|(window, organization)| Priced {
+            organization: *organization,
+            // A metric that is missing fails its subscription when it is billed.
+            pricings: window.pricings(metrics).unwrap_or_default(),
+        })
+        .collect();
+    let books = reader.books(&priced).await?;
     for (window, book) in windows.iter_mut().zip(books) {
         window.usage = book;
     }

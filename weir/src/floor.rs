@@ -26,8 +26,7 @@ use weir_ids::OrganizationId;
 use weir_log::{Append, EmbeddedLog, EmbeddedOptions, EventLog};
 use weir_runtime::{Clock, Shutdown, health, server};
 
-/// As many as `weir up` makes.
-const PARTITIONS: u32 = 8;
+const PARTITIONS: u32 = weir_log::NEW_EMBEDDED_PARTITIONS;
 /// The edge's own bound.
 const BODY_BYTES_MAX: usize = 8 << 20;
 /// Ids that a chunk of a busy partition holds.

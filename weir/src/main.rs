@@ -11,12 +11,14 @@ mod operator;
 mod roles;
 mod service;
 mod services;
+mod starting;
 mod throwaway;
 mod up;
 
 use clap::Parser;
 use cli::{Cli, Command};
 use mimalloc::MiMalloc;
+use operator::NotAudited;
 use std::process::ExitCode;
 use weir_runtime::telemetry;
 
@@ -34,7 +36,8 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("weir: {error:#}");
-                ExitCode::FAILURE
+                // Apart from a difference that an audit found.
+                if error.is::<NotAudited>() { ExitCode::from(2) } else { ExitCode::FAILURE }
             }
         },
     }

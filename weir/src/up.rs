@@ -3,7 +3,7 @@
 use crate::{
     admin,
     data_dir::{Connections, DataDir},
-    disk, engine, operator,
+    disk, engine, operator, starting,
 };
 use anyhow::Context;
 use axum::Router;
@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use weir_aggregator::{Aggregator, AggregatorDeps};
 use weir_api::ApiDeps;
 use weir_catalog::Catalog;
@@ -22,7 +22,7 @@ use weir_invoicer::InvoicerDeps;
 use weir_log::{EmbeddedLog, EmbeddedOptions, EventLog};
 use weir_runtime::{
     Clock, Shutdown,
-    health::{self, Check},
+    health::{self, Check, told},
     postgres::{PostgresOptions, PrivatePostgres},
     server, telemetry,
 };
@@ -74,7 +74,8 @@ struct Roles {
     invoicer: JoinHandle<()>,
 }
 
-/// Runs until Ctrl-C or SIGTERM. Errors: a part that doesn't start, or ends by itself.
+/// Runs until Ctrl-C or SIGTERM. From the start on its port says how far it is.
+/// Errors: a part that doesn't start, or ends by itself.
 pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     let data = DataDir::resolve(args.data.clone())?;
     data.create()?;
@@ -87,11 +88,28 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     let listener = server::bind(args.listen).await?;
     let metrics_listener = server::bind(args.metrics_listen).await?;
     let (listen, metrics_listen) = (listener.local_addr()?, metrics_listener.local_addr()?);
+    let (app, newest) = watch::channel(starting::parts());
+    let mut serving = tokio::spawn(server::serve_newest(listener, newest, shutdown.clone()));
+    let metrics = telemetry::metrics_router(metrics);
+    let watching = tokio::spawn(server::serve(metrics_listener, metrics, shutdown.clone()));
 
     let parts = start_parts(&data, args.partitions).await?;
     let clock = start_clock(&parts.pool, args.test_clock).await?;
     let settled = Shutdown::new();
-    let roles = start_roles(&parts, &data, &clock, [&shutdown, &settled]).await?;
+    let roles = tokio::select! {
+        roles = start_roles(&parts, &data, &clock, [&shutdown, &settled], &app) => roles,
+        died = child_died(&parts) => return Err(died),
+    };
+    let roles = match roles {
+        Ok(roles) => roles,
+        Err(error) if shutdown.is_cancelled() => {
+            tracing::info!(%error, "ended before it was up");
+            settled.cancel();
+            parts.stop().await;
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
     admin::serve(&data, parts.log.clone(), shutdown.clone())?;
     tokio::spawn(disk::watch(data.path().to_owned(), shutdown.clone()));
     data.write_connections(&Connections {
@@ -102,10 +120,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     })?;
     announce(&parts.pool, &clock, [listen, metrics_listen], data.path()).await?;
 
-    let app = roles.app.clone().merge(health::router(roles.checks.clone()));
-    let metrics = telemetry::metrics_router(metrics);
-    let mut serving = tokio::spawn(server::serve(listener, app, shutdown.clone()));
-    let watching = tokio::spawn(server::serve(metrics_listener, metrics, shutdown.clone()));
+    drop(app.send_replace(roles.app.clone().merge(health::router(roles.checks.clone()))));
     let ended = tokio::select! {
         ended = &mut serving => ended?,
         died = child_died(&parts) => {
@@ -142,9 +157,15 @@ async fn stop(data: DataDir, roles: Roles, parts: Parts, settled: &Shutdown) {
     if let Err(error) = roles.invoicer.await {
         tracing::error!(%error, "the invoicer did not end in order");
     }
-    parts.pool.close().await;
-    parts.engine.stop().await;
-    parts.postgres.stop();
+    parts.stop().await;
+}
+
+impl Parts {
+    async fn stop(self) {
+        self.pool.close().await;
+        self.engine.stop().await;
+        self.postgres.stop();
+    }
 }
 
 fn describe_metrics() {
@@ -190,12 +211,15 @@ async fn start_clock(pool: &PgPool, wanted: Option<DateTime<Utc>>) -> anyhow::Re
     Ok(test.map_or_else(Clock::real, |test| Clock::test(test.now)))
 }
 
-/// The edge ends at `shutdown`; what settles its requests ends at `settled`.
+/// The edge ends at `shutdown`; what settles its requests ends at `settled`. `app` says meanwhile what
+/// is waited for: an index that must be built again may take minutes, and longer where ClickHouse does
+/// not answer.
 async fn start_roles(
     parts: &Parts,
     data: &DataDir,
     clock: &Clock,
     [shutdown, settled]: [&Shutdown; 2],
+    app: &watch::Sender<Router>,
 ) -> anyhow::Result<Roles> {
     let (pool, usage) = (parts.pool.clone(), parts.usage.clone());
     let catalog = Catalog::start(pool.clone(), clock.clone(), settled.clone()).await?;
@@ -218,6 +242,8 @@ async fn start_roles(
         settled.clone(),
     )
     .await?;
+    let databases = database_checks(&pool, &usage);
+    drop(app.send_replace(starting::roles(aggregator.known(), parts.log.partitions(), &databases)));
     let ingest = Ingest::start(
         IngestDeps {
             log: parts.log.clone(),
@@ -237,7 +263,7 @@ async fn start_roles(
     };
     let invoicer = tokio::spawn(weir_invoicer::run(invoicer, shutdown.clone()));
     let mut checks = ingest.checks();
-    checks.extend(database_checks(&pool, &usage));
+    checks.extend(databases);
     let app = weir_api::router(ApiDeps {
         pool,
         usage,
@@ -252,11 +278,11 @@ fn database_checks(pool: &PgPool, usage: &ClickHouse) -> [Check; 2] {
     let (pool, usage) = (pool.clone(), usage.clone());
     let postgres = Check::new("postgres", move || {
         let pool = pool.clone();
-        async move { weir_store::ping(&pool).await.map_err(|error| error.to_string()) }
+        async move { weir_store::ping(&pool).await.map_err(|error| told(&error)) }
     });
     let clickhouse = Check::new("clickhouse", move || {
         let usage = usage.clone();
-        async move { usage.ping().await.map_err(|error| error.to_string()) }
+        async move { usage.ping().await.map_err(|error| told(&error)) }
     });
     [postgres, clickhouse]
 }

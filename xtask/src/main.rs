@@ -40,7 +40,8 @@ enum Task {
         /// Only tests whose name contains this.
         filter: Option<String>,
     },
-    /// Play the write path under faults from many seeds, and compare each with a plain sum.
+    /// Play the write path, from a request to the rollups, under faults from many seeds, and compare
+    /// each with a plain sum.
     Simulate {
         /// How many seeds.
         #[arg(long, default_value_t = 10_000)]

@@ -8,7 +8,9 @@
 mod scope;
 pub mod work;
 
-use crate::{AggregatorError, Lease, Shared, config::RetryConfig, metrics};
+use crate::{
+    AggregatorError, Lease, Shared, config::RetryConfig, driver::drained, metrics, trouble::Trouble,
+};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 use weir_runtime::Shutdown;
@@ -28,17 +30,10 @@ const YIELD_MAX: Duration = Duration::from_secs(5);
 /// Starts rolls and works on them until shutdown.
 pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
     let mut roller = Roller::new(shared);
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = roller.wait() => {}
-        }
-        if roller.must_ask() {
-            roller.ask().await;
-        }
-        if let Some(key) = roller.next() {
-            roller.work(key, &shutdown).await;
-        }
+    tokio::select! {
+        () = roller.run(&shutdown) => {}
+        // Postgres or ClickHouse hangs: what was under way is done again as after a crash.
+        () = drained(&shutdown) => {}
     }
 }
 
@@ -56,6 +51,7 @@ struct Roller {
     last: Key,
     /// Live chunks come first until then.
     work_after: Instant,
+    trouble: Trouble,
 }
 
 /// A roll in one partition.
@@ -64,6 +60,7 @@ struct Part {
     /// Nothing is left here, as far as is known.
     finished: bool,
     failures: u32,
+    trouble: Trouble,
     after: Instant,
     /// When this process took it up.
     began: Option<Instant>,
@@ -88,6 +85,22 @@ impl Roller {
             ask_after: now,
             last: (0, 0),
             work_after: now,
+            trouble: Trouble::default(),
+        }
+    }
+
+    async fn run(&mut self, shutdown: &Shutdown) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.wait() => {}
+            }
+            if self.must_ask() {
+                self.ask().await;
+            }
+            if let Some(key) = self.next() {
+                self.work(key, shutdown).await;
+            }
         }
     }
 
@@ -109,10 +122,15 @@ impl Roller {
         self.asked_at_version = self.shared.catalog.snapshot().version;
         self.ask_after = Instant::now() + ASK_EVERY;
         match self.rolling().await {
-            Ok(rolling) => self.take_in(rolling),
+            Ok(rolling) => {
+                self.trouble.worked("roll");
+                self.take_in(rolling);
+            }
             Err(error) => {
                 metrics::failed("roll");
-                tracing::warn!(%error, "rolls not asked for, will be tried again");
+                if self.trouble.failed("roll") {
+                    tracing::warn!(%error, "rolls not asked for, will be tried again");
+                }
             }
         }
     }
@@ -170,8 +188,7 @@ impl Roller {
         self.last = key;
         let began = Instant::now();
         loop {
-            // Between two steps: an insert that is under way when the lease is given back would go
-            // on beside the next owner's.
+            // Between two steps: one that is under way may end in order.
             if shutdown.is_cancelled() {
                 return;
             }
@@ -201,6 +218,7 @@ impl Part {
             work: Work::new(tools.clone(), roll, partition),
             finished: false,
             failures: 0,
+            trouble: Trouble::default(),
             after: Instant::now(),
             began: None,
             events: 0,
@@ -213,6 +231,7 @@ impl Part {
         match self.work.advance(lease).await {
             Ok(progress) => {
                 self.failures = 0;
+                self.trouble.worked_in(partition, "roll");
                 self.note(key, progress);
                 Some(progress)
             }
@@ -227,7 +246,11 @@ impl Part {
                 self.after = Instant::now() + Duration::from_millis(wait_ms.min(retry.max_ms));
                 metrics::failed("roll");
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(generation, partition, %error, cause, "failed, will be tried again");
+                if self.trouble.failed("roll") {
+                    tracing::warn!(generation, partition, %error, cause, "failed, will be tried again");
+                } else {
+                    tracing::debug!(generation, partition, %error, cause, "failed again");
+                }
                 None
             }
         }

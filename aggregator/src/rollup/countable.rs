@@ -4,7 +4,7 @@ use crate::chunk::EventInLog;
 use chrono::{DateTime, Utc};
 use weir_events::{EventFields, Position};
 use weir_ids::OrganizationId;
-use weir_usage::{EventRow, bucket_of};
+use weir_usage::{BUCKET_SECONDS, EventRow, storable_micros};
 
 /// An event as it is counted. A decoded chunk and stored rows both turn into it, so that a re-roll
 /// and an audit count as the first pass did.
@@ -61,18 +61,13 @@ impl<'a> Countable<'a> {
     /// The start of its bucket, in Unix seconds. `None` where a `DateTime` column can't hold it:
     /// before 1970 and from early 2106 on.
     pub(crate) fn bucket(&self) -> Option<u32> {
-        let bucket = bucket_of(DateTime::from_timestamp_micros(self.timestamp_us)?);
-        u32::try_from(bucket.timestamp()).ok()
+        const BUCKET_US: i64 = BUCKET_SECONDS * 1_000_000;
+        u32::try_from(self.timestamp_us.div_euclid(BUCKET_US) * BUCKET_SECONDS).ok()
     }
 }
-
-/// 1900-01-01 and 2299-12-31 in Unix seconds: what a `DateTime64(6)` column holds.
-const STORABLE_S: std::ops::RangeInclusive<i64> = -2_208_988_800..=10_413_705_600;
 
 /// The instant as the columns can hold it. The edge refuses others; one that got past it must not
 /// keep its partition from going on.
 pub(super) fn storable(at_us: i64) -> DateTime<Utc> {
-    let seconds = at_us.div_euclid(1_000_000).clamp(*STORABLE_S.start(), *STORABLE_S.end());
-    let micros = at_us.rem_euclid(1_000_000);
-    DateTime::from_timestamp_micros(seconds * 1_000_000 + micros).unwrap_or(DateTime::UNIX_EPOCH)
+    DateTime::from_timestamp_micros(storable_micros(at_us)).unwrap_or(DateTime::UNIX_EPOCH)
 }

@@ -21,26 +21,41 @@ pub(crate) fn touched(
 ) -> UsageRow {
     // Less than every value and before every time: merged with others, it is not seen.
     let least = Quantity::from_scaled(-Quantity::MAX.scaled());
-    let first = storable(i64::MIN);
-    let latest = Latest {
-        timestamp: first,
-        received_at: first,
-        position: Position::ZERO,
-        value: Quantity::ZERO,
-    };
+    let before =
+        When { timestamp_us: i64::MIN, received_at_us: i64::MIN, position: Position::ZERO };
     let sum = Partial {
         events: 0,
         total: Quantity::ZERO,
         value_seconds: 0,
         greatest: least,
-        latest,
-        changed_at,
+        latest: (before, Quantity::ZERO),
+        changed_at_us: changed_at.timestamp_micros(),
     };
     sum.row(Place { cell, metric, generation, group: "" })
 }
 
-/// The last operation on a distinct value: time, receipt, position, and whether it was `add`.
-type Operation = (DateTime<Utc>, DateTime<Utc>, Position, bool);
+/// What decides which of two events is the later one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct When {
+    /// Unix microseconds.
+    pub timestamp_us: i64,
+    /// Unix microseconds.
+    pub received_at_us: i64,
+    pub position: Position,
+}
+
+impl When {
+    pub fn of(event: &Countable<'_>) -> Self {
+        Self {
+            timestamp_us: event.timestamp_us,
+            received_at_us: event.received_at_us,
+            position: event.position,
+        }
+    }
+}
+
+/// The last operation on a distinct value, and whether it was `add`.
+type Operation = (When, bool);
 
 /// What one metric counts in one cell. The sums are the same for every generation they go to.
 pub(super) struct Counter<'c> {
@@ -59,17 +74,17 @@ impl<'c> Counter<'c> {
         Self { cell, metric, targets, plain: Group::default(), groups: None }
     }
 
-    /// Counts an event; `None` if it lacks what the metric counts. `when` is the event's, with any
-    /// value.
-    pub fn count(&mut self, event: &Countable<'_>, when: Latest) -> Option<()> {
+    /// Counts an event; `None` if it lacks what the metric counts.
+    pub fn count(&mut self, event: &Countable<'_>) -> Option<()> {
         if self.targets.is_empty() {
             return Some(());
         }
         let measured = self.metric.measure(event.fields()).ok()?;
-        let addend = Addend::new(Latest { value: measured.value, ..when }, self.cell.bucket)?;
+        let when = When::of(event);
+        let addend = Addend::new(when, measured.value, self.cell.bucket)?;
         let group = self.group(event.properties);
         if let Some((value, added)) = measured.distinct {
-            let operation = (when.timestamp, when.received_at, when.position, added);
+            let operation = (when, added);
             let values = &mut group.more.get_or_insert_default().values;
             let last = values.entry(value).or_insert(operation);
             *last = operation.max(*last);
@@ -116,7 +131,7 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn value_row(self, value: &str, operation: Operation) -> UsageValueRow {
-        let (timestamp, received_at, position, added) = operation;
+        let (when, added) = operation;
         UsageValueRow {
             organization: self.cell.organization,
             subscription: self.cell.subscription,
@@ -125,9 +140,9 @@ impl Place<'_> {
             generation: self.generation,
             group: self.group.to_owned(),
             value: value.to_owned(),
-            timestamp,
-            received_at,
-            position,
+            timestamp: storable(when.timestamp_us),
+            received_at: storable(when.received_at_us),
+            position: when.position,
             added,
         }
     }
@@ -163,17 +178,18 @@ impl Group {
 /// One event's value and when it was.
 #[derive(Clone, Copy)]
 struct Addend {
-    latest: Latest,
+    when: When,
+    value: Quantity,
     /// Value times seconds since the bucket's start, scaled by 10^18.
     value_seconds: i128,
 }
 
 impl Addend {
     /// `None`: the value is beyond all that an event may have (16 digits before the point).
-    fn new(latest: Latest, bucket: u32) -> Option<Self> {
-        let since_us = latest.timestamp.timestamp_micros() - i64::from(bucket) * 1_000_000;
-        let value_seconds = latest.value.scaled().checked_mul(i128::from(since_us))?;
-        Some(Self { latest, value_seconds })
+    fn new(when: When, value: Quantity, bucket: u32) -> Option<Self> {
+        let since_us = when.timestamp_us - i64::from(bucket) * 1_000_000;
+        let value_seconds = value.scaled().checked_mul(i128::from(since_us))?;
+        Some(Self { when, value, value_seconds })
     }
 }
 
@@ -183,29 +199,41 @@ struct Partial {
     total: Quantity,
     value_seconds: i128,
     greatest: Quantity,
-    latest: Latest,
-    changed_at: DateTime<Utc>,
+    latest: (When, Quantity),
+    changed_at_us: i64,
 }
 
 impl Partial {
-    fn of(Addend { latest, value_seconds }: Addend) -> Self {
-        let (total, greatest, changed_at) = (latest.value, latest.value, latest.received_at);
-        Self { events: 1, total, value_seconds, greatest, latest, changed_at }
+    fn of(Addend { when, value, value_seconds }: Addend) -> Self {
+        Self {
+            events: 1,
+            total: value,
+            value_seconds,
+            greatest: value,
+            latest: (when, value),
+            changed_at_us: when.received_at_us,
+        }
     }
 
-    fn checked_add(&self, Addend { latest, value_seconds }: Addend) -> Option<Self> {
+    fn checked_add(&self, Addend { when, value, value_seconds }: Addend) -> Option<Self> {
         Some(Self {
             events: self.events + 1,
-            total: self.total.checked_add(latest.value)?,
+            total: self.total.checked_add(value)?,
             value_seconds: self.value_seconds.checked_add(value_seconds)?,
-            greatest: self.greatest.max(latest.value),
-            latest: self.latest.max(latest),
-            changed_at: self.changed_at.max(latest.received_at),
+            greatest: self.greatest.max(value),
+            latest: self.latest.max((when, value)),
+            changed_at_us: self.changed_at_us.max(when.received_at_us),
         })
     }
 
     fn row(&self, place: Place<'_>) -> UsageRow {
-        let Self { events, total, value_seconds, greatest, latest, changed_at } = *self;
+        let Self { events, total, value_seconds, greatest, latest: (when, value), .. } = *self;
+        let latest = Latest {
+            timestamp: storable(when.timestamp_us),
+            received_at: storable(when.received_at_us),
+            position: when.position,
+            value,
+        };
         UsageRow {
             organization: place.cell.organization,
             subscription: place.cell.subscription,
@@ -218,7 +246,7 @@ impl Partial {
             value_seconds,
             greatest,
             latest,
-            changed_at,
+            changed_at: storable(self.changed_at_us),
         }
     }
 }

@@ -2,14 +2,13 @@
 
 use super::{
     Rolled, Tally,
-    countable::{Countable, storable},
+    countable::Countable,
     partial::Counter,
     view::{Answers, CatalogView, Cell, holding},
 };
 use weir_catalog::{Metric, Span};
-use weir_events::Quantity;
 use weir_ids::{OrganizationId, SubscriptionId};
-use weir_usage::{Latest, UsageRow, UsageValueRow};
+use weir_usage::{UsageRow, UsageValueRow};
 
 /// Sums over events in their order, and the rows they come to.
 pub(super) struct Sums<'e, 'c, C> {
@@ -65,16 +64,10 @@ impl<'e, 'c, C: CatalogView> Sums<'e, 'c, C> {
     }
 
     fn count(&mut self, event: &Countable<'e>, cell: Cell) {
-        let when = Latest {
-            timestamp: storable(event.timestamp_us),
-            received_at: storable(event.received_at_us),
-            position: event.position,
-            value: Quantity::ZERO,
-        };
         let code = self.code(event);
         let first = self.place(cell, code);
         for counter in self.counters.iter_mut().skip(first).take(code.metrics.len()) {
-            if counter.count(event, when).is_none() {
+            if counter.count(event).is_none() {
                 self.tally.fields_missing += 1;
             }
         }

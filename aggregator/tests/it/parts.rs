@@ -16,13 +16,13 @@ use tokio::time::Instant;
 use weir_aggregator::{Aggregator, AggregatorDeps, AggregatorError, Config};
 use weir_catalog::Catalog;
 use weir_events::{
-    EventId, KnownIds, RecordEvent, RecordHeader, encode_record, event_id, partition_of,
+    EventId, KnownIds, Position, RecordEvent, RecordHeader, encode_record, event_id, partition_of,
 };
 use weir_ids::{BillableMetricId, OrganizationId, SubscriptionId};
 use weir_log::{Append, EmbeddedLog, EmbeddedOptions, EventLog};
 use weir_runtime::{Clock, Shutdown};
 use weir_usage::{
-    ClickHouse, Generations, MetricUsage,
+    ClickHouse, Generations, Measure, MetricUsage,
     engine::{Engine, EngineOptions},
 };
 
@@ -265,12 +265,22 @@ impl Parts {
         }
     }
 
+    /// How many events ClickHouse holds.
+    pub async fn count_events(&self) -> u64 {
+        let (all, mut count) = (Position::from_u64(u64::MAX), 0);
+        for partition in 0..PARTITIONS {
+            self.usage.ids_of_partition(partition, all, |_| count += 1).await.unwrap();
+        }
+        count
+    }
+
     pub async fn usage_of(&self, metric: BillableMetricId) -> MetricUsage {
         let day = DateTime::from_timestamp_micros(START_US).unwrap();
         let window =
             (SUBSCRIPTION, day - chrono::TimeDelta::days(1), day + chrono::TimeDelta::days(30));
-        let usage =
-            self.usage.usage(ORGANIZATION, &[window], &Generations::default()).await.unwrap();
+        let measures = Measure::ALL.map(|measure| (metric, measure)).into_iter().collect();
+        let none = Generations::default();
+        let usage = self.usage.usage(ORGANIZATION, &[window], &measures, &none).await.unwrap();
         let of_metric = usage.into_iter().map(Result::unwrap);
         of_metric.into_iter().find(|usage| usage.metric == metric).unwrap()
     }

@@ -1,6 +1,6 @@
 //! From the log to usage on the real parts, through aborts, lost indexes and broken records.
 
-use crate::parts::{ORGANIZATION, PARTITIONS, Parts, SUM, Sent, USERS};
+use crate::parts::{PARTITIONS, Parts, SUM, Sent, USERS};
 use bytes::Bytes;
 use sqlx::PgPool;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ fn quantity(number: u64) -> Quantity {
 
 /// All events `0..count` are there once, and nothing else is.
 async fn recount(parts: &Parts, count: u64) {
-    assert_eq!(parts.usage.count_events(ORGANIZATION).await.unwrap(), count);
+    assert_eq!(parts.count_events().await, count);
     let sum = parts.usage_of(SUM).await;
     assert_eq!((sum.events, sum.total), (count, quantity((0..count).sum())));
     assert_eq!(sum.greatest, Some(quantity(count - 1)));

@@ -18,7 +18,7 @@ use weir_store::{
     rolls::{self, Roll},
     voids::{self, Void},
 };
-use weir_usage::{Generations, LateQuestion};
+use weir_usage::{Generations, LateQuestion, Measure};
 
 const TOKENS: BillableMetricId = BillableMetricId::from_u128(0xC1);
 const CALLS: BillableMetricId = BillableMetricId::from_u128(0xC2);
@@ -225,7 +225,10 @@ impl Deployment {
     ) -> Totals {
         let start = DateTime::from_timestamp_micros(START_US).unwrap();
         let window = (subscription, start, start + TimeDelta::days(1));
-        let usage = self.parts.usage.usage(ORGANIZATION, &[window], generations).await.unwrap();
+        let measures = [(metric, Measure::Total)].into_iter().collect();
+        let windows = [window];
+        let usage = self.parts.usage.usage(ORGANIZATION, &windows, &measures, generations);
+        let usage = usage.await.unwrap();
         usage
             .into_iter()
             .map(Result::unwrap)

@@ -6,16 +6,16 @@ use weir_aggregator::{
     chunk::{Decoded, Limits},
     dedup::judge,
     rollup::{
-        CatalogView, Cell, Countable, Decision, conflict_rows, event_rows, roll_up, roll_up_events,
+        CatalogView, Cell, Countable, Decision, conflict_rows, new_events, roll_up, roll_up_events,
     },
 };
 use weir_catalog::{Aggregation, Metric, Snapshot, Span, Targets};
 use weir_events::{
-    Dimension, Expression, Position, Quantity, RecordEvent, RecordHeader, encode_record,
+    Dimension, Expression, Position, Quantity, RecordEvent, RecordHeader, encode_record, event_id,
 };
 use weir_ids::{BillableMetricId, OrganizationId, SubscriptionId};
 use weir_store::catalog::{CatalogRows, MetricRow, OverrideRow, SubscriptionRow};
-use weir_usage::UsageRow;
+use weir_usage::{EventRow, NewEvent, UsageRow};
 
 const ORGANIZATION: OrganizationId = OrganizationId::from_u128(1);
 const SUBSCRIPTION: SubscriptionId = SubscriptionId::from_u128(2);
@@ -133,7 +133,7 @@ fn an_event_without_a_number_does_not_count_but_is_stored() {
         let decision = decide(&chunk, &Catalog::of(aggregation));
         assert_eq!(decision.usage.len(), rows, "{aggregation:?} of {properties}");
         assert_eq!(decision.tally.fields_missing, 1 - rows as u64);
-        assert_eq!(event_rows(&chunk, &decision, 0).len(), 1);
+        assert_eq!(new_events(&chunk, &decision, 0).len(), 1);
         assert_eq!(decision.subscriptions, [Some(SUBSCRIPTION)]);
     }
 }
@@ -169,7 +169,7 @@ fn what_belongs_to_no_subscription_is_stored_apart() {
     assert!(decision.usage.is_empty());
     let tally = decision.tally;
     assert_eq!((tally.new, tally.unmatched, tally.times_out_of_range), (3, 3, 1));
-    assert_eq!(event_rows(&chunk, &decision, 0)[2].timestamp.timestamp_micros(), beyond);
+    assert_eq!(new_events(&chunk, &decision, 0)[2].timestamp_us, beyond);
 }
 
 #[test]
@@ -227,12 +227,29 @@ fn stored_events_are_counted_as_those_of_the_log_were() {
         let dimensions = dimensions.clone();
         let catalog = Catalog::with(Metric { field, dimensions, ..metric(aggregation) });
         let decision = decide(&chunk, &catalog);
-        let mut rows = event_rows(&chunk, &decision, 3);
-        // The subscription at arrival is a hint, and not believed.
-        rows.iter_mut().for_each(|row| row.subscription = Some(SubscriptionId::from_u128(99)));
+        let rows: Vec<_> = new_events(&chunk, &decision, 3).into_iter().map(read_back).collect();
         let again = roll_up_events(rows.iter().map(Countable::from), &catalog);
         assert_eq!((again.usage, again.values), (decision.usage, decision.values));
         assert_eq!(again.tally, decision.tally);
+    }
+}
+
+/// The event as ClickHouse gives it back. The subscription at arrival is a hint, and not believed.
+fn read_back(event: NewEvent<'_>) -> EventRow<'_> {
+    let at = |micros| DateTime::from_timestamp_micros(micros).unwrap();
+    EventRow {
+        organization: event.organization,
+        subscription: Some(SubscriptionId::from_u128(99)),
+        external_subscription_id: event.external_subscription_id.into(),
+        code: event.code.into(),
+        transaction_id: event.transaction_id.into(),
+        event_id: event_id(event.organization, event.transaction_id),
+        timestamp: at(event.timestamp_us),
+        received_at: at(event.received_at_us),
+        partition: event.partition,
+        position: event.position,
+        content_hash: event.content_hash,
+        properties: event.properties.into(),
     }
 }
 

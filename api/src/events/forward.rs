@@ -1,6 +1,7 @@
-//! An event that came by gRPC, sent to the ingest role as the HTTP call that it knows.
+//! Events that came by gRPC or to take others' place, sent to the ingest role as the HTTP call that
+//! it knows.
 
-use crate::error::{OpError, details};
+use crate::error::{OpError, Violation, details};
 use axum::{Router, body::Body};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode, header};
@@ -52,8 +53,8 @@ impl Call {
         event: &v2::IngestEventRequest,
         path: &str,
     ) -> Result<v2::EventVerdict, Status> {
-        let body = event_json(event)?.to_string();
-        let (http, answer) = self.send("/api/billing/v2/events", body).await?;
+        let body = event_json(event, path).map_err(|fault| OpError::Invalid(vec![fault]))?;
+        let (http, answer) = self.send("/api/billing/v2/events", body.to_string()).await?;
         if http.is_success() {
             return Ok(verdict(&answer));
         }
@@ -65,7 +66,10 @@ impl Call {
         self,
         batch: &v2::IngestEventBatchRequest,
     ) -> Result<v2::IngestEventBatchResponse, Status> {
-        let events: Vec<Json> = batch.events.iter().map(event_json).collect::<Result<_, _>>()?;
+        let events = batch.events.iter().enumerate();
+        let events = events.map(|(place, event)| event_json(event, &place_of(place)));
+        let events: Result<Vec<Json>, _> = events.collect();
+        let events = events.map_err(|fault| OpError::Invalid(vec![fault]))?;
         let path = match batch.verdicts.as_deref() {
             None | Some("" | "all") => "/api/billing/v2/events/batch",
             Some("failed") => "/api/billing/v2/events/batch?verdicts=failed",
@@ -102,8 +106,13 @@ impl Call {
     }
 }
 
-/// The event as the ingest role takes it; its properties keep every digit.
-fn event_json(event: &v2::IngestEventRequest) -> Result<Json, OpError> {
+/// What stands before the fields of an event of a list in the request.
+pub fn place_of(place: usize) -> String {
+    format!("events[{place}].")
+}
+
+/// The event as the ingest role takes it; its properties keep every digit. `path` as in [`Call::one`].
+pub fn event_json(event: &v2::IngestEventRequest, path: &str) -> Result<Json, Violation> {
     let mut object = Map::new();
     object.insert("transactionId".to_owned(), json!(event.transaction_id));
     object.insert("externalSubscriptionId".to_owned(), json!(event.external_subscription_id));
@@ -113,7 +122,8 @@ fn event_json(event: &v2::IngestEventRequest) -> Result<Json, OpError> {
     }
     if let Some(properties) = &event.properties {
         let read: Result<Json, _> = serde_json::from_str(&properties.json);
-        let read = read.map_err(|error| OpError::invalid("properties", error.to_string()))?;
+        let read =
+            read.map_err(|error| Violation::new(format!("{path}properties"), error.to_string()))?;
         object.insert("properties".to_owned(), read);
     }
     Ok(Json::Object(object))
@@ -135,6 +145,12 @@ fn verdict(json: &Json) -> v2::EventVerdict {
     }
 }
 
+/// A rejection of an event, or of its `field`, as a fault of the request.
+pub fn rejected(path: &str, field: &str, reason: &str, message: &str) -> Violation {
+    let field = format!("{path}{field}");
+    Violation::new(field.trim_end_matches('.'), format!("{message} ({reason})"))
+}
+
 /// What the ingest role answered instead of taking the call: a verdict, or `google.rpc.Status`.
 fn failure(http: StatusCode, answer: &Json, path: &str) -> Status {
     let told = verdict(answer);
@@ -145,8 +161,8 @@ fn failure(http: StatusCode, answer: &Json, path: &str) -> Status {
             details("EVENT_CONFLICT"),
         ),
         (_, Some(error)) => {
-            let message = format!("{} ({})", error.message, error.reason);
-            OpError::invalid(format!("{path}{}", error.field), message).into()
+            let reason = error.reason.as_str();
+            OpError::Invalid(vec![rejected(path, &error.field, reason, &error.message)]).into()
         }
         _ => refused(http, answer),
     }

@@ -23,12 +23,12 @@ struct Edge {
     address: Uri,
 }
 
-/// Hands every request to the role at `address`, body and answer as they are.
+/// Hands posted events to the role at `address`, body and answer as they are.
 pub fn proxy(address: Uri) -> Router {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     let client = Client::builder(TokioExecutor::new()).build(connector);
-    Router::new().fallback(forward).with_state(Edge { client, address })
+    crate::ingested(forward).with_state(Edge { client, address })
 }
 
 async fn forward(State(edge): State<Edge>, mut request: Request) -> Response {

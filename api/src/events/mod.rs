@@ -1,6 +1,7 @@
 //! `EventService`. `Ingest` and `IngestBatch` are the ingest role's work: REST goes to its router
 //! as it is, gRPC is turned into the same HTTP call here. Reads come from ClickHouse.
 
+mod backfill;
 mod forward;
 pub mod ingest;
 mod read;
@@ -94,6 +95,16 @@ impl EventService for Api {
         let (event, replacement) = void::amend(&ctx, call, request.get_ref()).await?;
         let event = Some(written(&ctx, event).await?);
         Ok(Response::new(v2::AmendEventResponse { event, replacement: Some(replacement) }))
+    }
+
+    async fn backfill(
+        &self,
+        request: Request<v2::BackfillEventsRequest>,
+    ) -> Result<Response<v2::BackfillEventsResponse>, Status> {
+        let ctx = self.context(&request)?;
+        let call = forward::Call::of(&request, self.deps.events.clone())?;
+        let answer = backfill::backfill(&ctx, call, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 }
 

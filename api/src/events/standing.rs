@@ -57,8 +57,6 @@ pub async fn voids_of(
     tx: &mut Tx,
     events: &[EventRow<'_>],
 ) -> Result<BTreeMap<String, Void>, OpError> {
-    // Postgres can't hold the others, so none of them was voided.
-    let ids = events.iter().filter(|event| !event.transaction_id.contains('\0'));
-    let ids: Vec<String> = ids.map(|event| event.transaction_id.to_string()).collect();
+    let ids: Vec<String> = events.iter().map(|event| event.transaction_id.to_string()).collect();
     Ok(voids::find_many(tx, ctx.organization, &ids).await?)
 }

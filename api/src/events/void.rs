@@ -1,13 +1,11 @@
 //! Taking an accepted event out of usage, and putting another in its place.
 
 use super::{KIND, forward::Call, standing::voids_of};
-use crate::{context::Context, error::OpError, fields::Faults};
-use std::time::Duration;
-use tokio::time::Instant;
+use crate::{context::Context, error::OpError, fields::Faults, usage::settled::Patience};
 use tonic::Status;
 use weir_proto::v2;
 use weir_store::{
-    StoreError, clock, partitions,
+    StoreError, Timestamp, clock, partitions,
     voids::{self, Void},
 };
 use weir_usage::EventRow;
@@ -16,7 +14,7 @@ use weir_usage::EventRow;
 const REASON_MAX: usize = 1_000;
 
 /// Voids a stored event; one that was voided before stays as it was. Answers the event.
-/// Errors: `Invalid`; `NotFound`, also for an event that is not stored yet.
+/// Errors: `Invalid`; `NotFound`; `Unavailable` while accepted events are still being stored.
 pub async fn void(
     ctx: &Context,
     transaction_id: &str,
@@ -31,8 +29,8 @@ pub async fn void(
 /// Has the replacement taken, then voids the event. In this order nothing is lost when we die in
 /// between: until the caller sends the same again both count, and then its replacement is a
 /// duplicate. Answers the voided event and what became of the replacement.
-/// Errors: `Invalid`; `NotFound`; `Conflict` when the event was voided without this replacement; the
-/// replacement's own.
+/// Errors: `Invalid`; `NotFound`; `Unavailable` while accepted events are still being stored;
+/// `Conflict` when the event was voided without this replacement; the replacement's own.
 pub async fn amend(
     ctx: &Context,
     call: Call,
@@ -65,18 +63,24 @@ pub async fn amend(
 }
 
 fn read_reason(reason: Option<&str>) -> Result<Option<String>, OpError> {
-    let reason = reason.map(str::trim).filter(|reason| !reason.is_empty());
     let mut faults = Faults::default();
-    if reason.is_some_and(|reason| reason.chars().count() > REASON_MAX) {
+    let reason = checked_reason(&mut faults, reason);
+    faults.finish(Some(reason))
+}
+
+/// The reason without the spaces around it; blank counts as absent.
+pub fn checked_reason(faults: &mut Faults, reason: Option<&str>) -> Option<String> {
+    let reason = reason.map(str::trim).filter(|reason| !reason.is_empty())?;
+    if reason.chars().count() > REASON_MAX {
         faults.push("reason", format!("must have at most {REASON_MAX} characters"));
     }
-    faults.finish(Some(reason.map(str::to_owned)))
+    Some(reason.to_owned())
 }
 
 /// The event once it is in ClickHouse. One accepted a moment ago is waited for, until everything
 /// that was accepted before the call is stored. Errors: `NotFound`; `Unavailable`.
 async fn stored(ctx: &Context, transaction_id: &str) -> Result<EventRow<'static>, OpError> {
-    let deadline = Instant::now() + Duration::from_millis(ctx.usage_wait.settle_ms);
+    let patience = Patience::of(ctx);
     let mut connection = ctx.pool.acquire().await.map_err(StoreError::from)?;
     let asked_at = clock::database_now(&mut connection).await?;
     loop {
@@ -88,13 +92,7 @@ async fn stored(ctx: &Context, transaction_id: &str) -> Result<EventRow<'static>
         if all_is_stored {
             return Err(OpError::not_found(KIND, transaction_id));
         }
-        if Instant::now() >= deadline {
-            let what = format!(
-                "{transaction_id} yet: events accepted a moment ago are still being stored, try again"
-            );
-            return Err(OpError::not_found(KIND, what));
-        }
-        tokio::time::sleep(Duration::from_millis(ctx.usage_wait.poll_ms)).await;
+        patience.again().await?;
     }
 }
 
@@ -108,19 +106,39 @@ async fn write(
     event: &EventRow<'static>,
     reason: Option<String>,
 ) -> Result<(), OpError> {
-    let void = Void {
-        organization: ctx.organization,
-        transaction_id: event.transaction_id.to_string(),
-        external_subscription_id: event.external_subscription_id.to_string(),
-        code: event.code.to_string(),
+    let named = Named {
+        transaction_id: &event.transaction_id,
+        external_subscription_id: &event.external_subscription_id,
+        code: &event.code,
         timestamp: event.timestamp,
-        // By the deployment's clock, like the time of receipt that it is compared with.
-        voided_at: ctx.clock.now(),
-        voided_by: ctx.key.to_string(),
-        reason,
-        generation: None,
     };
     let mut tx = ctx.begin().await?;
-    voids::insert(&mut tx, &void).await?;
+    // By the deployment's clock, like the time of receipt that it is compared with.
+    voids::insert(&mut tx, &named.voided(ctx, ctx.clock.now(), reason)).await?;
     Ok(tx.commit().await?)
+}
+
+/// An event that is to be voided.
+pub struct Named<'a> {
+    pub transaction_id: &'a str,
+    pub external_subscription_id: &'a str,
+    pub code: &'a str,
+    pub timestamp: Timestamp,
+}
+
+impl Named<'_> {
+    /// Its void by the caller.
+    pub fn voided(&self, ctx: &Context, at: Timestamp, reason: Option<String>) -> Void {
+        Void {
+            organization: ctx.organization,
+            transaction_id: self.transaction_id.to_owned(),
+            external_subscription_id: self.external_subscription_id.to_owned(),
+            code: self.code.to_owned(),
+            timestamp: self.timestamp,
+            voided_at: at,
+            voided_by: ctx.key.to_string(),
+            reason,
+            generation: None,
+        }
+    }
 }

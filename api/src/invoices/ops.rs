@@ -98,8 +98,8 @@ async fn settle(
     for settled in &draft.subscriptions {
         pricings.extend(facts.pricings(settled)?);
     }
-    let generations = usage::generations(ctx, tx, &pricings).await?;
-    let book = usage::read(ctx, &generations, &pricings).await?;
+    let reader = usage::reader(ctx, tx, &pricings).await?;
+    let book = usage::read(ctx, &reader, &pricings).await?;
 
     let (fresh, pending) = refresh(&draft, facts, &book, ctx.now, &mut || ctx.clock.new_id())?;
 

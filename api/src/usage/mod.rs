@@ -4,7 +4,7 @@ mod book;
 mod charges;
 pub mod settled;
 
-pub use book::{generations, read};
+pub use book::{read, reader};
 pub use charges::group_out;
 
 use crate::{
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use weir_billing::{
     BillingError,
     contract::{Agreement, MetricTerms},
-    line::Pricing,
+    line::PricedWindow,
     period::local_date,
 };
 use weir_ids::BillableMetricId;
@@ -49,31 +49,23 @@ pub async fn current(
         metrics.iter().map(|(id, metric)| (*id, MetricTerms::from(metric))).collect();
     let currency = version.amount.currency;
     let whole_seconds = period.whole_seconds(version.interval, tz)?;
-    let (mut pricings, mut counted) = (Vec::new(), Vec::new());
-    for charge in &version.charges {
-        let found = terms.get(&charge.metric).zip(metrics.get(&charge.metric));
-        let (terms, metric) = found.ok_or_else(|| {
-            OpError::internal(format!("charge {} counts a metric that is not there", charge.id))
-        })?;
-        let pricing = Pricing {
-            subscription: subscription.id,
-            started_at: subscription.started_at,
-            period,
-            whole_seconds,
-            charge,
-            terms,
-            currency,
-        };
-        pricings.push(pricing);
-        counted.push(metric);
-    }
-    let generations = generations(ctx, &mut tx, &pricings).await?;
+    let priced = PricedWindow {
+        subscription: subscription.id,
+        started_at: subscription.started_at,
+        period,
+        whole_seconds,
+        currency,
+    };
+    let missing = |error: BillingError| OpError::internal(error.to_string());
+    let pricings = priced.pricings(&version.charges, &terms).map_err(missing)?;
+    let reader = reader(ctx, &mut tx, &pricings).await?;
     tx.commit().await?;
-    let book = read(ctx, &generations, &pricings).await?;
+    let book = read(ctx, &reader, &pricings).await?;
 
     let mut amount = Money::zero(currency);
     let mut charges_usage = Vec::with_capacity(pricings.len());
-    for (pricing, metric) in pricings.iter().zip(counted) {
+    for pricing in &pricings {
+        let Some(metric) = metrics.get(&pricing.charge.metric) else { continue };
         let (usage, sum) = charges::charge_usage(pricing, metric, &pricing.lines(&book)?)?;
         amount = amount.checked_add(sum).map_err(BillingError::Total)?;
         charges_usage.push(usage);

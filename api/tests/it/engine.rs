@@ -13,7 +13,7 @@ use weir_events::{Position, event_id};
 use weir_ids::{BillableMetricId, SubscriptionId};
 use weir_money::Quantity;
 use weir_usage::{
-    Chunk, ClickHouse, EventRow, Latest, UsageRow, bucket_of,
+    Chunk, ClickHouse, EventBlock, EventRow, Latest, NewEvent, UsageRow, bucket_of,
     engine::{Engine, EngineOptions},
 };
 
@@ -65,13 +65,13 @@ pub struct Used<'a> {
 pub async fn write(world: &World, usage: &ClickHouse, all: &[Used<'_>]) {
     static TOKEN: AtomicU64 = AtomicU64::new(0);
     let token = TOKEN.fetch_add(1, Ordering::Relaxed);
-    let mut chunk = Chunk::default();
+    let (mut chunk, mut events) = (Chunk::default(), Vec::new());
     for (index, used) in all.iter().enumerate() {
         let timestamp = at(used.time);
         let position = Position(token * 1_000 + index as u64);
         let value: Quantity = used.value.parse().unwrap();
         let subscription: SubscriptionId = used.subscription.parse().unwrap();
-        chunk.events.push(EventRow {
+        events.push(EventRow {
             organization: world.organization,
             subscription: Some(subscription),
             external_subscription_id: Cow::Borrowed(used.external_id),
@@ -100,5 +100,7 @@ pub async fn write(world: &World, usage: &ClickHouse, all: &[Used<'_>]) {
             changed_at: timestamp,
         });
     }
+    let events: Vec<_> = events.iter().map(NewEvent::from).collect();
+    chunk.events = EventBlock::of(&events).unwrap();
     usage.insert_chunk(&chunk, &format!("token-{token}")).await.unwrap();
 }

@@ -1,6 +1,9 @@
 //! The same service by gRPC.
 
-use crate::world::{World, no_usage};
+use crate::{
+    engine::{Used, database, write},
+    world::{World, no_usage},
+};
 use axum::{Json as Body, Router, routing::post};
 use http::StatusCode;
 use serde_json::{Value as Json, json};
@@ -186,6 +189,64 @@ async fn events_by_grpc_get_the_answers_of_the_ingest_role(pool: PgPool) {
         v2::IngestEventBatchRequest { events: vec![event("a"), event("b")], ..Default::default() };
     let answer = events.ingest_batch(signed(&world, batch)).await.unwrap().into_inner();
     assert_eq!((answer.accepted, answer.verdicts.len()), (2, 2));
+}
+
+#[sqlx::test(migrations = "../migrations/postgres")]
+async fn properties_that_are_no_json_are_named_by_where_their_event_stands(pool: PgPool) {
+    let usage = database().await;
+    let router = Router::new().route("/api/billing/v2/events", post(ingest));
+    let world = World::with(pool, usage.clone(), Some(router)).await;
+    let metric = world.metric("calls").await;
+    let plan = world.plan("pro", &metric).await;
+    let customer = world.customer("acme").await;
+    let stored = Used {
+        transaction_id: "old",
+        external_id: "acme",
+        subscription: &world.subscription(&customer, &plan, "acme").await,
+        metric: &metric,
+        code: "calls",
+        time: "2026-03-10T12:00:00Z",
+        value: "1",
+        properties: "{}",
+        group: "",
+    };
+    write(&world, &usage, &[stored]).await;
+    let broken = v2::IngestEventRequest {
+        transaction_id: "new".to_owned(),
+        properties: Some(v2::JsonObject { json: "{".to_owned() }),
+        ..Default::default()
+    };
+    let whole = v2::IngestEventRequest::default();
+    let batch = vec![whole, broken.clone()];
+    let batch = v2::IngestEventBatchRequest { events: batch, ..Default::default() };
+    let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    let backfill = v2::BackfillEventsRequest {
+        external_subscription_id: "acme".to_owned(),
+        from: at(0),
+        to: at(1),
+        events: vec![broken.clone()],
+        ..Default::default()
+    };
+    let amend = v2::AmendEventRequest {
+        transaction_id: "old".to_owned(),
+        event: Some(broken.clone()),
+        reason: None,
+    };
+    let mut events = EventServiceClient::new(world.app.clone());
+    let refused = [
+        events.ingest(signed(&world, broken)).await.unwrap_err(),
+        events.ingest_batch(signed(&world, batch)).await.unwrap_err(),
+        events.backfill(signed(&world, backfill)).await.unwrap_err(),
+        events.amend(signed(&world, amend)).await.unwrap_err(),
+    ];
+    let fields = refused.map(|status| {
+        let violations = status.get_details_bad_request().unwrap().field_violations;
+        violations.into_iter().map(|one| one.field).collect::<Vec<_>>().join(", ")
+    });
+    assert_eq!(
+        fields,
+        ["properties", "events[1].properties", "events[0].properties", "event.properties"]
+    );
 }
 
 #[sqlx::test(migrations = "../migrations/postgres")]

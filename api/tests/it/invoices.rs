@@ -69,7 +69,7 @@ async fn draft(world: &World, subscription: &str) -> Invoice {
     let made = bill::bill(&contracts[0], &book, &[], world.clock.now(), &mut new_id);
     assert!(made.failures.is_empty(), "{:?}", made.failures);
     let invoice = made.invoices.into_iter().next().unwrap();
-    invoices::insert(&mut tx, &invoice).await.unwrap();
+    invoices::insert_many(&mut tx, std::slice::from_ref(&invoice), None).await.unwrap();
     tx.commit().await.unwrap();
     invoice
 }

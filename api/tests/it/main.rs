@@ -4,6 +4,7 @@
 mod world;
 
 mod accounts;
+mod backfill;
 mod billable_metrics;
 mod customers;
 mod documents;

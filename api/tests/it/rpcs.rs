@@ -36,6 +36,7 @@ EventService.Get GET /events/{transaction_id}
 EventService.List GET /events
 EventService.Void POST /events/{transaction_id}/void
 EventService.Amend POST /events/{transaction_id}/amend
+EventService.Backfill POST /events/backfill
 InvoiceService.List POST /invoices/list
 InvoiceService.List GET /invoices
 InvoiceService.Get GET /invoices/{id}
@@ -72,7 +73,7 @@ fn the_routes_are_those_of_the_contract() {
 
 #[test]
 fn every_rpc_has_a_route_a_permission_and_a_comment() {
-    assert_eq!(rpcs().len(), 34);
+    assert_eq!(rpcs().len(), 35);
     for rpc in rpcs() {
         assert!(!rpc.bindings.is_empty(), "{} has no route", rpc.label);
         let scope = rpc.permission.as_deref().unwrap_or_default();

@@ -52,8 +52,16 @@ impl World {
     }
 
     pub async fn with(pool: PgPool, usage: ClickHouse, events: Option<Router>) -> Self {
+        Self::configured(pool, usage, events, Config::load().unwrap()).await
+    }
+
+    pub async fn configured(
+        pool: PgPool,
+        usage: ClickHouse,
+        events: Option<Router>,
+        config: Config,
+    ) -> Self {
         let clock = Clock::test(at(START));
-        let config = Config::load().unwrap();
         let deps = ApiDeps { pool: pool.clone(), usage, clock: clock.clone(), events, config };
         let organization = Organization::new(clock.new_id(), "Acme", clock.now());
         let mut connection = pool.acquire().await.unwrap();

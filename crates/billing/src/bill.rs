@@ -2,10 +2,10 @@
 
 use crate::{
     BillingError, Timestamp,
-    book::{DistinctUnion, UsageBook, UsageWindow},
+    book::UsageBook,
     contract::{Agreement, Contract},
     invoice::{Fee, FeeKind, Invoice, InvoiceStatus, InvoiceSubscription, Period},
-    line::{Pricing, UsageLine},
+    line::{PricedWindow, Pricing, UsageLine},
     period::{add_local_days, local_date},
     settle::{Base, Settlement, Usage, settle},
     true_up::{LateWindow, PendingTrueUp, fit},
@@ -31,61 +31,40 @@ pub struct Billing {
     pub pending: Vec<PendingTrueUp>,
 }
 
-/// The usage to read for an invoice due at the contract's instant.
+/// How each charge of the usage that the contract's invoices settle is priced: what to read for them.
 /// Errors are kept for [`bill`], which meets them again.
 #[must_use]
-pub fn usage_windows(contract: &Contract) -> Vec<UsageWindow> {
-    let windows: BTreeSet<UsageWindow> =
-        each_pricing(contract, |pricing| pricing.windows().collect()).into_iter().collect();
-    windows.into_iter().collect()
-}
-
-/// What must be counted over several groups, from the usage of [`usage_windows`].
-/// Errors are kept for [`bill`].
-#[must_use]
-pub fn distinct_unions(contract: &Contract, usage: &UsageBook) -> Vec<DistinctUnion> {
-    each_pricing(contract, |pricing| pricing.unions(usage).unwrap_or_default())
-}
-
-fn each_pricing<T>(contract: &Contract, ask: impl Fn(&Pricing<'_>) -> Vec<T>) -> Vec<T> {
-    let mut answers = Vec::new();
-    for agreement in &contract.agreements {
-        let settled = settle(agreement, contract.tz(), contract.due_at);
-        let Some(window) = settled.ok().and_then(|settled| settled.usage) else { continue };
-        if let Ok(pricings) = pricings(contract, agreement, &window) {
-            answers.extend(pricings.iter().flat_map(&ask));
-        }
-    }
-    answers
+pub fn usage_pricings(contract: &Contract) -> Vec<Pricing<'_>> {
+    let of_agreement = |agreement| {
+        let settled = settle(agreement, contract.tz(), contract.due_at).ok()?;
+        pricings(contract, agreement, settled.usage.as_ref()?).ok()
+    };
+    contract.agreements.iter().filter_map(of_agreement).flatten().collect()
 }
 
 /// How each charge of a window is priced, in plan order.
 fn pricings<'a>(
     contract: &'a Contract,
-    agreement: &Agreement,
-    window: &'a Usage,
+    agreement: &'a Agreement,
+    window: &Usage,
 ) -> Result<Vec<Pricing<'a>>, BillingError> {
-    let pricing = |charge: &'a crate::charge::Charge| {
-        let metric = charge.metric;
-        let terms = contract.metrics.get(&metric);
-        Ok(Pricing {
-            subscription: agreement.subscription.id,
-            started_at: agreement.subscription.started_at,
-            period: window.period,
-            whole_seconds: window.whole_seconds,
-            charge,
-            terms: terms.ok_or(BillingError::UnknownMetric { charge: charge.id, metric })?,
-            currency: window.version.amount.currency,
-        })
+    // The window's own version, borrowed from where it was taken.
+    let version = agreement.version_at(window.period.start)?;
+    let priced = PricedWindow {
+        subscription: agreement.subscription.id,
+        started_at: agreement.subscription.started_at,
+        period: window.period,
+        whole_seconds: window.whole_seconds,
+        currency: version.amount.currency,
     };
-    window.version.charges.iter().map(pricing).collect()
+    priced.pricings(&version.charges, &contract.metrics)
 }
 
 /// The invoices of a contract. Fees stand by subscription, oldest first; of each the base fee, then
 /// the lines of its charges in plan order, each followed by its true-ups. Each line is rounded once.
-/// `usage` holds the totals of [`usage_windows`] and [`distinct_unions`]; what is absent had no
-/// events. `late` are the past windows of its subscriptions that have changed. Ids are drawn from
-/// `new_id`. A subscription that fails leaves the others' invoices as they would be without it.
+/// `usage` holds what [`usage_pricings`] ask for; what is absent had no events. `late` are the past
+/// windows of its subscriptions that have changed. Ids are drawn from `new_id`. A subscription that
+/// fails leaves the others' invoices as they would be without it.
 pub fn bill(
     contract: &Contract,
     usage: &UsageBook,

@@ -2,6 +2,7 @@
 
 use crate::{
     invoice::Period,
+    metric::Aggregation,
     usage::{Overflow, UsageTotal},
 };
 use alloc::{
@@ -27,6 +28,14 @@ pub struct UsageWindow {
     pub subscription: SubscriptionId,
     pub span: Span,
     pub period: Period,
+}
+
+/// A metric to be read in a window, as far as it is counted this way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UsageQuestion {
+    pub window: UsageWindow,
+    pub metric: BillableMetricId,
+    pub aggregation: Aggregation,
 }
 
 /// Groups whose distinct values must be counted together, since a value may be in several.

@@ -2,7 +2,7 @@
 
 use crate::{
     BillingError,
-    book::{DistinctUnion, NoTotal, Span, UsageBook, UsageWindow},
+    book::{DistinctUnion, NoTotal, Span, UsageBook, UsageQuestion, UsageWindow},
     charge::{Charge, ChargeFilter},
     contract::MetricTerms,
     invoice::{GroupValues, Period, UsageSlot},
@@ -11,7 +11,7 @@ use crate::{
     slot::{Slot, UnreadableGroup, by_age, slots},
 };
 use alloc::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     string::{String, ToString},
     vec::Vec,
 };
@@ -30,6 +30,41 @@ pub struct Pricing<'a> {
     pub charge: &'a Charge,
     pub terms: &'a MetricTerms,
     pub currency: Currency,
+}
+
+/// A window of a subscription's usage, whichever charges price it.
+#[derive(Debug, Clone, Copy)]
+pub struct PricedWindow {
+    pub subscription: SubscriptionId,
+    pub started_at: crate::Timestamp,
+    pub period: Period,
+    /// As of [`Pricing::whole_seconds`].
+    pub whole_seconds: u64,
+    pub currency: Currency,
+}
+
+impl PricedWindow {
+    /// How each of these charges is priced, in their order. Errors: a metric that is not there.
+    pub fn pricings<'a>(
+        self,
+        charges: impl IntoIterator<Item = &'a Charge>,
+        metrics: &'a BTreeMap<BillableMetricId, MetricTerms>,
+    ) -> Result<Vec<Pricing<'a>>, BillingError> {
+        let pricing = |charge: &'a Charge| {
+            let metric = charge.metric;
+            let terms = metrics.get(&metric);
+            Ok(Pricing {
+                subscription: self.subscription,
+                started_at: self.started_at,
+                period: self.period,
+                whole_seconds: self.whole_seconds,
+                charge,
+                terms: terms.ok_or(BillingError::UnknownMetric { charge: charge.id, metric })?,
+                currency: self.currency,
+            })
+        };
+        charges.into_iter().map(pricing).collect()
+    }
 }
 
 /// What usage comes to under one price of a charge.
@@ -100,6 +135,12 @@ impl Pricing<'_> {
             Some(DistinctUnion { window, metric: self.charge.metric, groups })
         };
         Ok(self.slots(book)?.iter().filter_map(union).collect())
+    }
+
+    /// What must be read for it.
+    pub fn questions(&self) -> impl Iterator<Item = UsageQuestion> + use<> {
+        let (metric, aggregation) = (self.charge.metric, self.terms.aggregation);
+        self.windows().map(move |window| UsageQuestion { window, metric, aggregation })
     }
 
     /// The windows that must be read for it.

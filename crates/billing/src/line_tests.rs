@@ -114,6 +114,9 @@ fn a_recurring_sum_counts_from_the_subscription_s_start() {
     assert_eq!(lines.first().unwrap().events, 1, "events are those of the window");
     let windows: Vec<_> = pricing.windows().map(|window| window.period.start).collect();
     assert_eq!(windows, [at("2026-03-01T00:00:00Z"), at("2026-02-10T00:00:00Z")]);
+    let asked = |one: UsageQuestion| (one.window, one.metric, one.aggregation);
+    let of_metric = |window| (window, charge.metric, Aggregation::Sum);
+    assert!(pricing.questions().map(asked).eq(pricing.windows().map(of_metric)));
 }
 
 #[test]

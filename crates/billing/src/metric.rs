@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 use weir_ids::{BillableMetricId, OrganizationId};
 
 /// How the events of a period become units.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {
     /// Number of events.

@@ -2,18 +2,14 @@
 
 use crate::{
     BillingError, Timestamp,
-    book::{DistinctUnion, UsageBook, UsageWindow},
+    book::UsageBook,
     contract::MetricTerms,
     invoice::{Fee, FeeKind, Invoice, InvoiceSubscription, Period},
-    line::{Pricing, UsageLine},
+    line::{PricedWindow, Pricing, UsageLine},
     plan::PlanVersion,
     true_up::{PendingTrueUp, fit},
 };
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    vec::Vec,
-};
+use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 use weir_ids::{BillableMetricId, PlanVersionId, SubscriptionId};
 use weir_money::Money;
 
@@ -39,39 +35,22 @@ impl<'a> RefreshFacts<'a> {
         let version = self.versions.get(&settled.plan_version);
         let version = version.ok_or(BillingError::UnknownPlanVersion(settled.plan_version))?;
         let started_at = self.started_at.get(&settled.subscription);
-        let pricing = |charge: &'a crate::charge::Charge| {
-            let metric = charge.metric;
-            let terms = self.metrics.get(&metric);
-            Ok(Pricing {
-                subscription: settled.subscription,
-                started_at: started_at.copied().unwrap_or(period.start),
-                period,
-                whole_seconds: settled.whole_seconds.unwrap_or_else(|| seconds(period)),
-                charge,
-                terms: terms.ok_or(BillingError::UnknownMetric { charge: charge.id, metric })?,
-                currency: version.amount.currency,
-            })
+        let priced = PricedWindow {
+            subscription: settled.subscription,
+            started_at: started_at.copied().unwrap_or(period.start),
+            period,
+            whole_seconds: settled.whole_seconds.unwrap_or_else(|| seconds(period)),
+            currency: version.amount.currency,
         };
-        version.charges.iter().map(pricing).collect()
+        priced.pricings(&version.charges, self.metrics)
     }
 
-    /// The usage to read for a draft. Errors are kept for [`refresh`], which meets them again.
+    /// How each charge of a draft is priced again: what to read for it. Errors are kept for
+    /// [`refresh`], which meets them again.
     #[must_use]
-    pub fn windows(&self, invoice: &Invoice) -> Vec<UsageWindow> {
-        let windows: BTreeSet<UsageWindow> =
-            self.each_pricing(invoice, |pricing| pricing.windows().collect()).into_iter().collect();
-        windows.into_iter().collect()
-    }
-
-    /// What must be counted over several groups, from the usage of [`RefreshFacts::windows`].
-    #[must_use]
-    pub fn unions(&self, invoice: &Invoice, usage: &UsageBook) -> Vec<DistinctUnion> {
-        self.each_pricing(invoice, |pricing| pricing.unions(usage).unwrap_or_default())
-    }
-
-    fn each_pricing<T>(&self, invoice: &Invoice, ask: impl Fn(&Pricing<'_>) -> Vec<T>) -> Vec<T> {
+    pub fn usage_pricings(&self, invoice: &Invoice) -> Vec<Pricing<'a>> {
         let pricings = invoice.subscriptions.iter().filter_map(|one| self.pricings(one).ok());
-        pricings.flatten().flat_map(|pricing| ask(&pricing)).collect()
+        pricings.flatten().collect()
     }
 }
 

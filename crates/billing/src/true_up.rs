@@ -6,7 +6,7 @@ use crate::{
     book::UsageBook,
     contract::MetricTerms,
     invoice::{Fee, FeeKind, Period, UsageSlot},
-    line::{Pricing, UsageLine},
+    line::{PricedWindow, Pricing, UsageLine},
     period::local_date,
     plan::PlanVersion,
 };
@@ -70,22 +70,14 @@ impl LateWindow {
     ) -> Result<Vec<Pricing<'a>>, BillingError> {
         let changed = self.version.charges.iter();
         let changed = changed.filter(|charge| self.metrics.contains(&charge.metric));
-        changed
-            .map(|charge| {
-                let metric = charge.metric;
-                let terms = metrics.get(&metric);
-                let terms = terms.ok_or(BillingError::UnknownMetric { charge: charge.id, metric });
-                Ok(Pricing {
-                    subscription: self.subscription,
-                    started_at: self.started_at,
-                    period: self.period,
-                    whole_seconds: self.whole_seconds,
-                    charge,
-                    terms: terms?,
-                    currency: self.version.amount.currency,
-                })
-            })
-            .collect()
+        let priced = PricedWindow {
+            subscription: self.subscription,
+            started_at: self.started_at,
+            period: self.period,
+            whole_seconds: self.whole_seconds,
+            currency: self.version.amount.currency,
+        };
+        priced.pricings(changed, metrics)
     }
 
     /// What is left to bill of it, by charge in plan order. Errors: as when it was billed.

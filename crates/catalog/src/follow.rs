@@ -47,18 +47,31 @@ impl Catalog {
         clock: Clock,
         shutdown: Shutdown,
     ) -> Result<Arc<Self>, CatalogError> {
-        let catalog = Arc::new(Self {
-            pool,
-            clock,
-            current: ArcSwap::default(),
-            refreshing: tokio::sync::Mutex::new(()),
-            older: Mutex::new(None),
-        });
+        let catalog = Self::standing(pool, clock, Arc::default());
         catalog.refresh().await?;
         let changed = Arc::new(Notify::new());
         tokio::spawn(listen(catalog.pool.clone(), Arc::clone(&changed), shutdown.clone()));
         tokio::spawn(follow(Arc::clone(&catalog), changed, shutdown));
         Ok(catalog)
+    }
+
+    /// Stands at `snapshot` and follows nobody: for tests that play the database themselves.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn standing(pool: PgPool, clock: Clock, snapshot: Arc<Snapshot>) -> Arc<Self> {
+        Arc::new(Self {
+            pool,
+            clock,
+            current: ArcSwap::new(snapshot),
+            refreshing: tokio::sync::Mutex::new(()),
+            older: Mutex::new(None),
+        })
+    }
+
+    /// Goes on to `snapshot`, where [`Catalog::standing`] made it.
+    #[doc(hidden)]
+    pub fn show(&self, snapshot: Arc<Snapshot>) {
+        self.current.store(snapshot);
     }
 
     /// The newest version seen so far. Costs nothing.

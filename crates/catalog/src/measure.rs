@@ -60,8 +60,12 @@ impl Metric {
 
     /// The metric's field and what it holds.
     fn given<'a>(&'a self, properties: &'a str) -> Result<(&'a str, &'a str), Unmeasurable> {
-        // Postgres refuses a metric that has neither field nor expression.
-        let field = self.field.as_deref().unwrap_or_default();
+        // Postgres refuses a metric that has neither: its expression is one that can't be read.
+        let field = self.field.as_deref().ok_or_else(|| Unmeasurable {
+            field: "properties".to_owned(),
+            reason: Reason::Required,
+            message: "can't be measured: write the metric's expression anew".to_owned(),
+        })?;
         given(properties, field).map(|raw| (field, raw)).ok_or_else(|| {
             at_property(field, Reason::Required, "must be given: a metric counts by it")
         })
@@ -183,6 +187,7 @@ mod tests {
         let sum = metric(Aggregation::Sum, Some("v"), None);
         let unique = metric(Aggregation::UniqueCount, Some("v"), None);
         let custom = metric(Aggregation::Custom, None, Some("1 / event.properties.d"));
+        let unreadable = metric(Aggregation::Custom, None, None);
         let cases = [
             (&sum, r"{}", "properties.v", Reason::Required),
             (&sum, r#"{"v": null}"#, "properties.v", Reason::Required),
@@ -197,6 +202,7 @@ mod tests {
             ),
             (&custom, r"{}", "properties.d", Reason::Required),
             (&custom, r#"{"d": 0}"#, "properties", Reason::DivisionByZero),
+            (&unreadable, r#"{"d": 1, "": 1}"#, "properties", Reason::Required),
         ];
         for (metric, properties, field, reason) in cases {
             let fault = measure(metric, properties).unwrap_err();

@@ -245,6 +245,11 @@ impl Record {
         self.rows.get(usize::from(index)).map(|row| self.event_of(row))
     }
 
+    /// The events' content hashes, in order.
+    pub fn content_hashes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.rows.iter().map(|row| row.content_hash)
+    }
+
     /// The events in order.
     #[must_use]
     pub fn events(&self) -> RecordEvents<'_> {
@@ -348,13 +353,26 @@ fn decompress(encoding: u8, stored: &[u8], body_bytes: usize) -> Result<Vec<u8>,
 
 fn decode_body(mut body: Vec<u8>, events: usize) -> Result<(Vec<Row>, String), RecordError> {
     let table_bytes = events * ROW_BYTES;
-    if body.len() < table_bytes {
-        return Err(RecordError::Malformed { what: "fewer rows than events" });
-    }
-    let text = body.split_off(table_bytes);
+    let table =
+        body.get(..table_bytes).ok_or(RecordError::Malformed { what: "fewer rows than events" })?;
+    let (rows, text_bytes) = decode_rows(table, events)?;
+    // In place: these bytes are in the cache, fresh ones would not be.
+    body.drain(..table_bytes);
     let text =
-        String::from_utf8(text).map_err(|_| RecordError::Malformed { what: "text not UTF-8" })?;
-    let mut fields = Fields(&body);
+        String::from_utf8(body).map_err(|_| RecordError::Malformed { what: "text not UTF-8" })?;
+    let is_cut = |start: &u32| !text.is_char_boundary(*start as usize);
+    if rows.iter().any(|row| row.starts.iter().any(is_cut)) {
+        return Err(RecordError::Malformed { what: "a text beyond the end or cut" });
+    }
+    if text_bytes != text.len() as u64 {
+        return Err(RecordError::Malformed { what: "bytes after the last event" });
+    }
+    Ok((rows, text))
+}
+
+/// The rows of a table, and how many bytes of text they speak of.
+fn decode_rows(table: &[u8], events: usize) -> Result<(Vec<Row>, u64), RecordError> {
+    let mut fields = Fields(table);
     let mut rows = Vec::with_capacity(events);
     let mut at = 0_u64;
     for _ in 0..events {
@@ -367,20 +385,13 @@ fn decode_body(mut body: Vec<u8>, events: usize) -> Result<(Vec<Row>, String), R
         lengths[3] = u32::from_le_bytes(fields.take()?);
         let mut starts = [0_u32; 5];
         for (start, length) in starts.iter_mut().zip(lengths.into_iter().chain([0])) {
-            let place = usize::try_from(at).unwrap_or(usize::MAX);
-            if !text.is_char_boundary(place) {
-                return Err(RecordError::Malformed { what: "a text beyond the end or cut" });
-            }
-            // Within the text, which is shorter than 2^32.
-            *start = at as u32;
+            *start = u32::try_from(at)
+                .map_err(|_| RecordError::Malformed { what: "a text beyond the end or cut" })?;
             at += u64::from(length);
         }
         rows.push(Row { timestamp_us, content_hash, starts });
     }
-    if at != text.len() as u64 {
-        return Err(RecordError::Malformed { what: "bytes after the last event" });
-    }
-    Ok((rows, text))
+    Ok((rows, at))
 }
 
 struct Fields<'a>(&'a [u8]);

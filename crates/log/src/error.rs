@@ -88,6 +88,16 @@ impl LogError {
 #[error("the log is closed")]
 pub(crate) struct Closed;
 
+/// A write has failed. Nothing is taken until the log can write again.
+#[derive(Debug, thiserror::Error)]
+#[error("the log cannot write and tries again by itself: {0}")]
+pub(crate) struct CannotWrite(pub String);
+
+/// A moment later there is something to be read again.
+#[derive(Debug, thiserror::Error)]
+#[error("the log is being opened again")]
+pub(crate) struct Reopening;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@ use std::time::Duration;
 const REFUSED: &str = "log_refused_appends_total";
 const COMMIT_SECONDS: &str = "log_commit_duration_seconds";
 const COMMITTED_RECORDS: &str = "log_committed_records_total";
+const REOPENED: &str = "log_reopened_total";
 
 /// Help for what both logs count. Called where a log is opened.
 pub(crate) fn describe() {
@@ -23,6 +24,8 @@ pub(crate) fn describe_embedded() {
     );
     describe_counter!(COMMITTED_RECORDS, "Records that the embedded log has on disk");
     counter!(COMMITTED_RECORDS).increment(0);
+    describe_counter!(REOPENED, "Times the embedded log could write again after a failed write");
+    counter!(REOPENED).increment(0);
 }
 
 pub(crate) fn refused_busy() {
@@ -33,4 +36,9 @@ pub(crate) fn refused_busy() {
 pub(crate) fn committed(records: u64, elapsed: Duration) {
     histogram!(COMMIT_SECONDS).record(elapsed);
     counter!(COMMITTED_RECORDS).increment(records);
+}
+
+/// The log writes again.
+pub(crate) fn reopened() {
+    counter!(REOPENED).increment(1);
 }

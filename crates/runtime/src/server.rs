@@ -23,7 +23,7 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
 };
 use tower::Service;
@@ -60,11 +60,26 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// Serves HTTP/1.1 and cleartext HTTP/2 until shutdown, then lets running requests end, for at most
 /// ten seconds. Errors: none at present.
 pub async fn serve(listener: TcpListener, app: Router, shutdown: Shutdown) -> anyhow::Result<()> {
+    serve_newest(listener, watch::channel(app).1, shutdown).await
+}
+
+/// The same for an app that changes: each request is answered by the one that is newest when it comes,
+/// also on a connection from before.
+pub async fn serve_newest(
+    listener: TcpListener,
+    app: watch::Receiver<Router>,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
     serve_within(Bounds::default(), listener, app, shutdown).await;
     Ok(())
 }
 
-async fn serve_within(bounds: Bounds, listener: TcpListener, app: Router, shutdown: Shutdown) {
+async fn serve_within(
+    bounds: Bounds,
+    listener: TcpListener,
+    app: watch::Receiver<Router>,
+    shutdown: Shutdown,
+) {
     let places = Arc::new(Semaphore::new(bounds.connections_max));
     let ending = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -111,12 +126,17 @@ fn is_gone(error: &std::io::Error) -> bool {
 }
 
 /// Serves one connection to its end.
-async fn connection(stream: TcpStream, app: Router, bounds: Bounds, watcher: Watcher) {
+async fn connection(
+    stream: TcpStream,
+    app: watch::Receiver<Router>,
+    bounds: Bounds,
+    watcher: Watcher,
+) {
     let begun = Arc::new(AtomicBool::new(false));
     let has_begun = Arc::clone(&begun);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         has_begun.store(true, Ordering::Relaxed);
-        let mut app = app.clone();
+        let mut app = app.borrow().clone();
         async move {
             let answer = |request: Request| async move {
                 app.call(request).await.unwrap_or_else(|never| match never {})
@@ -183,6 +203,7 @@ mod tests {
         let echo = post(|body: String| async move { body });
         let app = Router::new().route("/", get(|| async { "here" })).route("/echo", echo);
         let shutdown = Shutdown::new();
+        let app = watch::channel(app).1;
         let serving = tokio::spawn(serve_within(bounds, listener, app, shutdown.clone()));
         Running { address, shutdown, serving }
     }
@@ -208,6 +229,23 @@ mod tests {
             let cut_off = tokio::time::timeout(Duration::from_secs(20), say(running.address, head));
             let answer = cut_off.await.unwrap_or_else(|_| panic!("{head:?} holds a connection"));
             assert!(!answer.contains("200 OK"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_from_before_is_answered_by_the_newest_app() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (newest, app) = watch::channel(Router::new());
+        tokio::spawn(serve_newest(listener, app, Shutdown::new()));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        for status in ["404 Not Found", "200 OK"] {
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut answer = [0; 512];
+            let length = stream.read(&mut answer).await.unwrap();
+            let answer = String::from_utf8_lossy(&answer[..length]);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+            drop(newest.send_replace(Router::new().route("/", get(|| async { "here" }))));
         }
     }
 

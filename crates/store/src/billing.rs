@@ -71,11 +71,7 @@ pub async fn due_customers(
                FROM subscription_dues o
                WHERE o.next_due_at <= $1 AND o.set_at > $3
            ))
-           AND s.organization_id NOT IN (
-               SELECT r.organization_id FROM usage_rolls r WHERE r.state IN ('waiting', 'rolling')
-               UNION
-               SELECT v.organization_id FROM event_voids v WHERE v.generation IS NULL
-           )
+           AND s.organization_id NOT IN (SELECT u.organization_id FROM unsettled_organizations u)
            AND NOT EXISTS (
                SELECT FROM billing_failures f
                WHERE f.organization_id = s.organization_id AND f.subject_id = s.subscription_id
@@ -215,11 +211,7 @@ pub async fn due_drafts(
          FROM invoices i
          JOIN customers c ON c.organization_id = i.organization_id AND c.id = i.customer_id
          WHERE i.status = 'draft' AND i.finalize_at <= $1
-           AND i.organization_id NOT IN (
-               SELECT r.organization_id FROM usage_rolls r WHERE r.state IN ('waiting', 'rolling')
-               UNION
-               SELECT v.organization_id FROM event_voids v WHERE v.generation IS NULL
-           )
+           AND i.organization_id NOT IN (SELECT u.organization_id FROM unsettled_organizations u)
            AND NOT EXISTS (
                SELECT FROM billing_failures f
                WHERE f.organization_id = i.organization_id AND f.subject_id = i.id

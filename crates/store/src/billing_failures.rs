@@ -6,10 +6,10 @@ use crate::{StoreError, Timestamp};
 use sqlx::PgConnection;
 use sqlx::types::Uuid;
 use std::time::Duration;
-use weir_ids::{InvoiceId, OrganizationId, SubscriptionId};
+use weir_ids::{CustomerId, InvoiceId, OrganizationId, SubscriptionId};
 
 /// What could not be billed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     Subscription(SubscriptionId),
     Draft(InvoiceId),
@@ -104,6 +104,34 @@ pub async fn clear(
          WHERE (organization_id, subject_id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))",
         &organizations as _,
         &subjects,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Forgets what ended subscriptions of these customers failed by, but for those that still do: what was
+/// left of them were corrections, and their customers have just been billed. One whose customer is
+/// billed no more stays: nobody corrects it but an operator.
+pub async fn clear_ended(
+    conn: &mut PgConnection,
+    billed: &[(OrganizationId, CustomerId)],
+    failing: &[Failure],
+) -> Result<(), StoreError> {
+    let (organizations, customers): (Vec<OrganizationId>, Vec<CustomerId>) =
+        billed.iter().copied().unzip();
+    let failing: Vec<Uuid> = failing.iter().map(|failure| failure.subject.uuid()).collect();
+    sqlx::query!(
+        "DELETE FROM billing_failures f
+         USING subscription_dues d
+         WHERE f.subject = 'subscription' AND f.subject_id <> ALL($3)
+           AND d.organization_id = f.organization_id AND d.subscription_id = f.subject_id
+           AND d.next_due_at IS NULL
+           AND (d.organization_id, d.customer_id)
+               IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))",
+        &organizations as _,
+        &customers as _,
+        &failing,
     )
     .execute(conn)
     .await?;

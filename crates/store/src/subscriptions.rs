@@ -1,5 +1,6 @@
 //! Subscriptions: who is billed by which plan from when.
 
+use crate::billing_failures::{self, Subject};
 use crate::columns::id;
 use crate::error::touched;
 use crate::page::{self, Listed, Source, push_search};
@@ -132,7 +133,8 @@ pub struct NextDue {
 }
 
 /// Writes when the next invoices are due, of any number of subscriptions; of what is due sooner than
-/// was known also since when, in real time. Errors: `NotFound` when one of them is not there.
+/// was known also since when, in real time. Of what is not due any more it is forgotten by what it
+/// failed before. Errors: `NotFound` when one of them is not there.
 pub async fn set_next_due(conn: &mut PgConnection, dues: &[NextDue]) -> Result<(), StoreError> {
     let organizations: Vec<_> = dues.iter().map(|due| due.organization).collect();
     let subscriptions: Vec<_> = dues.iter().map(|due| due.subscription).collect();
@@ -150,9 +152,15 @@ pub async fn set_next_due(conn: &mut PgConnection, dues: &[NextDue]) -> Result<(
         &subscriptions as _,
         &at as _,
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    if result.rows_affected() == dues.len() as u64 { Ok(()) } else { Err(StoreError::NotFound) }
+    if result.rows_affected() != dues.len() as u64 {
+        return Err(StoreError::NotFound);
+    }
+    let over = dues.iter().filter(|due| due.at.is_none());
+    let over: Vec<_> =
+        over.map(|due| (due.organization, Subject::Subscription(due.subscription))).collect();
+    if over.is_empty() { Ok(()) } else { billing_failures::clear(conn, &over).await }
 }
 
 /// The subscription with this id, whatever its status.

@@ -27,32 +27,65 @@ pub struct Void {
 
 /// Voids an event. One that was voided before stays as it was. True: it was not.
 pub async fn insert(conn: &mut PgConnection, void: &Void) -> Result<bool, StoreError> {
+    Ok(insert_many(conn, std::slice::from_ref(void)).await? == 1)
+}
+
+/// Voids events, each as [`insert`] does; how many were not voided before. Those of one transaction
+/// and one `voided_at` are taken out of usage by one roll.
+pub async fn insert_many(conn: &mut PgConnection, voids: &[Void]) -> Result<u64, StoreError> {
+    let column = |of: fn(&Void) -> &str| voids.iter().map(|void| of(void).to_owned()).collect();
+    let organizations: Vec<_> = voids.iter().map(|void| void.organization).collect();
+    let ids: Vec<String> = column(|void| &void.transaction_id);
+    let external_ids: Vec<String> = column(|void| &void.external_subscription_id);
+    let codes: Vec<String> = column(|void| &void.code);
+    let timestamps: Vec<_> = voids.iter().map(|void| void.timestamp).collect();
+    let voided_at: Vec<_> = voids.iter().map(|void| void.voided_at).collect();
+    let voided_by: Vec<String> = column(|void| &void.voided_by);
+    let reasons: Vec<_> = voids.iter().map(|void| void.reason.clone()).collect();
     let result = sqlx::query!(
         "INSERT INTO event_voids
              (organization_id, transaction_id, external_subscription_id, code, timestamp,
               voided_at, voided_by, reason)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+         SELECT *
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[],
+             $6::timestamptz[], $7::text[], $8::text[])
          ON CONFLICT DO NOTHING",
-        void.organization as _,
-        void.transaction_id,
-        void.external_subscription_id,
-        void.code,
-        void.timestamp,
-        void.voided_at,
-        void.voided_by,
-        void.reason,
+        &organizations as _,
+        &ids,
+        &external_ids,
+        &codes,
+        &timestamps,
+        &voided_at,
+        &voided_by,
+        &reasons as _,
     )
     .execute(conn)
     .await?;
-    Ok(result.rows_affected() == 1)
+    Ok(result.rows_affected())
 }
 
-/// The voids of those of the events that were voided, by transaction id.
+/// Lets nobody else pass here for the same subscription's name until the transaction ends.
+pub async fn lock(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+    external_subscription_id: &str,
+) -> Result<(), StoreError> {
+    let name = format!("{organization} {external_subscription_id}");
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", name)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// The voids of those of the events that were voided, by transaction id. Ids of any text.
 pub async fn find_many(
     conn: &mut PgConnection,
     organization: OrganizationId,
     transaction_ids: &[String],
 ) -> Result<BTreeMap<String, Void>, StoreError> {
+    // Postgres can't hold the others, so none of them was voided.
+    let transaction_ids: Vec<String> =
+        transaction_ids.iter().filter(|id| !id.contains('\0')).cloned().collect();
     let rows = sqlx::query_as!(
         Row,
         "SELECT organization_id, transaction_id, external_subscription_id, code, timestamp,
@@ -60,7 +93,7 @@ pub async fn find_many(
          FROM event_voids
          WHERE organization_id = $1 AND transaction_id = ANY($2)",
         organization as _,
-        transaction_ids,
+        &transaction_ids,
     )
     .fetch_all(conn)
     .await?;

@@ -86,6 +86,19 @@ impl ClickHouse {
     /// Makes the database and brings its tables up to date. May run any number of times, but not
     /// twice at once.
     pub async fn migrate(&self) -> Result<(), UsageError> {
+        // A statement for all servers waits for every one of them, also for one that is away: a role
+        // must be able to start then, and nothing is to be done.
+        if !migrate::is_done(self).await? {
+            self.create_database().await?;
+            migrate::run(self).await?;
+        }
+        if let Some(data) = &self.local {
+            deduplication_logs::make_synchronous(data);
+        }
+        Ok(())
+    }
+
+    async fn create_database(&self) -> Result<(), UsageError> {
         let on_cluster =
             self.cluster.as_deref().map(|name| format!("ON CLUSTER {}", lists::quoted(name)));
         self.server
@@ -96,12 +109,22 @@ impl ClickHouse {
             .bind(Identifier(&self.database))
             .execute()
             .await
-            .map_err(during("create database"))?;
-        migrate::run(self).await?;
-        if let Some(data) = &self.local {
-            deduplication_logs::make_synchronous(data);
-        }
-        Ok(())
+            .map_err(during("create database"))
+    }
+
+    /// Whether the database has a table of this name; not where there is no database.
+    pub(crate) async fn has_table(&self, table: &str) -> Result<bool, UsageError> {
+        let found: One = self
+            .server
+            .query(
+                "SELECT toUInt8(count()) AS one FROM system.tables WHERE database = ? AND name = ?",
+            )
+            .bind(&self.database)
+            .bind(table)
+            .fetch_one()
+            .await
+            .map_err(during("look for a table"))?;
+        Ok(found.one == 1)
     }
 
     /// Asks the server itself to end. It does so without an answer, so an error says nothing.

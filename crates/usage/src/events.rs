@@ -1,4 +1,4 @@
-//! Reading events: one, a page of them, the ids of a partition, and counts for the verifier.
+//! Reading events: one, a page of them, the ids of a partition.
 
 use crate::{
     ClickHouse, EventRow, UsageError,
@@ -100,11 +100,6 @@ struct IdWire<'a> {
     position: u64,
 }
 
-#[derive(Row, Deserialize)]
-struct Count {
-    rows: u64,
-}
-
 /// What an [`EventRow`] is read from, where a query is not a template.
 pub(crate) const EVENT_COLUMNS: &str = "organization_id, subscription_id, external_subscription_id,
     code, transaction_id, timestamp, received_at, partition, position, content_hash, properties";
@@ -195,15 +190,6 @@ impl ClickHouse {
         }
         Ok(())
     }
-
-    /// The number of the organization's events, unmatched ones included.
-    pub async fn count_events(&self, organization: OrganizationId) -> Result<u64, UsageError> {
-        let query = self
-            .reader()
-            .query("SELECT count() AS rows FROM events WHERE organization_id = {organization:UUID}")
-            .param("organization", Uuid::from_u128(organization.as_u128()).to_string());
-        count(query).await
-    }
 }
 
 pub(crate) async fn fetch_events(query: Query) -> Result<Vec<EventRow<'static>>, UsageError> {
@@ -214,11 +200,6 @@ pub(crate) async fn fetch_events(query: Query) -> Result<Vec<EventRow<'static>>,
         events.push(row.into_row()?);
     }
     Ok(events)
-}
-
-async fn count(query: Query) -> Result<u64, UsageError> {
-    let count: Count = query.fetch_one().await.map_err(during("count events"))?;
-    Ok(count.rows)
 }
 
 fn page_sql(

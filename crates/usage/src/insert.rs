@@ -1,9 +1,9 @@
 //! Writing a chunk: one block for each table, each under the chunk's token.
 
 use crate::{
-    ClickHouse, ConflictRow, EventRow, UsageError, UsageRow, UsageValueRow,
+    ClickHouse, ConflictRow, EventBlock, UsageError, UsageRow, UsageValueRow,
     error::during,
-    rows::{ConflictWire, EventWire, UsageValueWire, UsageWire},
+    rows::{ConflictWire, UsageValueWire, UsageWire},
 };
 use clickhouse::{Client, Row, RowWrite};
 use std::time::Duration;
@@ -19,7 +19,7 @@ const BLOCK_ROWS: &str = "100000000";
 /// What one chunk of one partition adds.
 #[derive(Debug, Clone, Default)]
 pub struct Chunk<'a> {
-    pub events: Vec<EventRow<'a>>,
+    pub events: EventBlock,
     pub usage: Vec<UsageRow>,
     pub values: Vec<UsageValueRow>,
     pub conflicts: Vec<ConflictRow<'a>>,
@@ -34,7 +34,6 @@ impl ClickHouse {
     /// Errors: `OutOfRange` leaves nothing written, `Unavailable` and `Refused` any of the tables.
     pub async fn insert_chunk(&self, chunk: &Chunk<'_>, token: &str) -> Result<(), UsageError> {
         // Before anything is sent: a row that can't be written must not leave half a chunk.
-        check::<EventWire<'_>, _>(&chunk.events)?;
         check::<UsageWire<'_>, _>(&chunk.usage)?;
         check::<UsageValueWire<'_>, _>(&chunk.values)?;
         check::<ConflictWire<'_>, _>(&chunk.conflicts)?;
@@ -43,7 +42,7 @@ impl ClickHouse {
         // written without it has tests that read it back.
         let unchecked = client.clone().with_validation(false);
         futures::try_join!(
-            insert::<EventWire<'_>, _>(&client, "events", &chunk.events),
+            chunk.events.insert(&client, SEND_TIMEOUT, END_TIMEOUT),
             insert::<UsageWire<'_>, _>(&unchecked, "usage", &chunk.usage),
             insert::<UsageValueWire<'_>, _>(&unchecked, "usage_values", &chunk.values),
             insert::<ConflictWire<'_>, _>(&client, "conflicts", &chunk.conflicts),

@@ -55,8 +55,11 @@ impl ClickHouse {
     ) -> Result<Vec<LateBucket>, UsageError> {
         self.catch_up(&["usage"]).await?;
         let mut buckets = BTreeSet::new();
-        for questions in questions.chunks(WINDOWS_MAX) {
-            let sql = sql(organization, questions, generations)?;
+        let mut left = questions.to_vec();
+        while !left.is_empty() {
+            let (questions, later) = page(left);
+            left = later;
+            let sql = sql(organization, &questions, generations)?;
             let found: Vec<LateWire> =
                 self.ask(&sql).fetch_all().await.map_err(during("read late buckets"))?;
             for row in found {
@@ -70,6 +73,14 @@ impl ClickHouse {
         }
         Ok(buckets.into_iter().collect())
     }
+}
+
+/// The questions of the next query, in which a subscription tells its question, and those after them.
+fn page(questions: Vec<LateQuestion>) -> (Vec<LateQuestion>, Vec<LateQuestion>) {
+    let mut asked = BTreeSet::new();
+    questions
+        .into_iter()
+        .partition(|one| asked.len() < WINDOWS_MAX && asked.insert(one.subscription))
 }
 
 fn sql(
@@ -98,19 +109,14 @@ fn sql(
             metric_id,
             bucket
         FROM usage AS rows
-        INNER JOIN (
-            SELECT
-                arrayJoin(arrayZip(subscriptions, befores, afters)) AS item,
-                item.1 AS subscription_id,
-                toDateTime(item.2, 'UTC') AS before,
-                fromUnixTimestamp64Milli(item.3, 'UTC') AS changed_after
-        ) AS questions USING (subscription_id)
         WHERE organization_id = {organization}
-            AND subscription_id IN (SELECT arrayJoin(subscriptions))
+            AND subscription_id IN subscriptions
             AND bucket < toDateTime({last}, 'UTC')
             AND changed_at >= fromUnixTimestamp64Milli({first}, 'UTC')
-            AND bucket < before
-            AND changed_at >= changed_after
+            AND toUInt32(bucket)
+                < transform(subscription_id, subscriptions, befores, toUInt32(0))
+            AND toUnixTimestamp64Milli(changed_at)
+                >= transform(subscription_id, subscriptions, afters, toInt64(0))
             AND {effective}",
         lists = lists.clause(),
         organization = lists::uuid(organization.as_u128()),

@@ -8,13 +8,16 @@ mod client;
 mod cluster;
 pub mod engine;
 mod error;
+mod event_block;
 mod events;
 mod generations;
 mod insert;
 mod late;
 mod lists;
+mod measures;
 mod migrate;
 mod options;
+mod range;
 mod raw;
 mod retention;
 mod rows;
@@ -26,15 +29,21 @@ mod windows;
 
 pub use client::ClickHouse;
 pub use error::UsageError;
+pub use event_block::{EventBlock, NewEvent};
 pub use events::{EventCursor, EventFilter, EventPage, StoredId, Unmatched};
 pub use generations::Generations;
 pub use insert::Chunk;
 pub use late::{LateBucket, LateQuestion};
+pub use measures::{Measure, Measures};
 #[doc(hidden)]
 pub use migrate::statements_for_cluster;
 pub use options::ClickHouseOptions;
+pub use range::{EventRange, RangedEvent};
 pub use raw::{RAW_EVENTS_MAX, RawScope};
-pub use rows::{BUCKET_SECONDS, ConflictRow, EventRow, Latest, UsageRow, UsageValueRow, bucket_of};
+pub use rows::{
+    BUCKET_SECONDS, ConflictRow, EventRow, Latest, UsageRow, UsageValueRow, bucket_of,
+    storable_micros,
+};
 pub use superseded::{Superseded, SupersededScope};
 pub use totals::{MetricUsage, UsageOverflow};
 pub use unions::DistinctUnion;

@@ -27,6 +27,7 @@ struct Applied {
     name: String,
 }
 
+const NOTES_TABLE: &str = "schema_migrations";
 const NOTES: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
     name String,
     applied_at DateTime DEFAULT now()
@@ -34,14 +35,27 @@ const NOTES: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
 ENGINE = MergeTree
 ORDER BY name";
 
+/// Whether all of it has run.
+pub(crate) async fn is_done(database: &ClickHouse) -> Result<bool, UsageError> {
+    if !database.has_table(NOTES_TABLE).await? {
+        return Ok(false);
+    }
+    let applied = applied(database).await?;
+    Ok(MIGRATIONS.iter().all(|(name, _)| applied.contains(*name)))
+}
+
+async fn applied(database: &ClickHouse) -> Result<HashSet<String>, UsageError> {
+    database.catch_up(&[NOTES_TABLE]).await?;
+    let query = database.reader().query("SELECT ?fields FROM schema_migrations");
+    let applied: Vec<Applied> = query.fetch_all().await.map_err(during("read migrations"))?;
+    Ok(applied.into_iter().map(|row| row.name).collect())
+}
+
 pub(crate) async fn run(database: &ClickHouse) -> Result<(), UsageError> {
     let failed = during("migrate");
     let (client, inserter) = (database.reader(), database.inserter());
     client.query_raw(&database.on_cluster(NOTES)).execute().await.map_err(&failed)?;
-    database.catch_up(&["schema_migrations"]).await?;
-    let applied: Vec<Applied> =
-        client.query("SELECT ?fields FROM schema_migrations").fetch_all().await.map_err(&failed)?;
-    let applied: HashSet<String> = applied.into_iter().map(|row| row.name).collect();
+    let applied = applied(database).await?;
     for (name, sql) in MIGRATIONS.iter().filter(|(name, _)| !applied.contains(*name)) {
         for statement in statements(sql) {
             let statement = database.on_cluster(statement);

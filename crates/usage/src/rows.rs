@@ -111,7 +111,7 @@ pub struct ConflictRow<'a> {
     pub received_at: DateTime<Utc>,
 }
 
-#[derive(Row, Serialize, Deserialize)]
+#[derive(Row, Deserialize)]
 pub(crate) struct EventWire<'a> {
     #[serde(with = "clickhouse::serde::uuid")]
     organization_id: Uuid,
@@ -126,29 +126,6 @@ pub(crate) struct EventWire<'a> {
     position: u64,
     content_hash: u64,
     properties: &'a str,
-}
-
-impl<'a> TryFrom<&'a EventRow<'_>> for EventWire<'a> {
-    type Error = UsageError;
-
-    fn try_from(row: &'a EventRow<'_>) -> Result<Self, UsageError> {
-        debug_assert_eq!(row.event_id, event_id(row.organization, &row.transaction_id));
-        Ok(Self {
-            organization_id: Uuid::from_u128(row.organization.as_u128()),
-            subscription_id: row
-                .subscription
-                .map_or(Uuid::nil(), |id| Uuid::from_u128(id.as_u128())),
-            external_subscription_id: &row.external_subscription_id,
-            code: &row.code,
-            transaction_id: &row.transaction_id,
-            timestamp: micros("timestamp", row.timestamp)?,
-            received_at: micros("received_at", row.received_at)?,
-            partition: partition(row.partition)?,
-            position: row.position.as_u64(),
-            content_hash: row.content_hash,
-            properties: &row.properties,
-        })
-    }
 }
 
 impl EventWire<'_> {
@@ -301,17 +278,29 @@ const END_SECOND: i64 = 10_413_792_000;
 
 /// `DateTime64(6)` holds the years 1900 to 2299; outside them its comparisons are not defined.
 pub(crate) fn micros(field: &'static str, at: DateTime<Utc>) -> Result<i64, UsageError> {
-    let value = at.timestamp();
-    if (FIRST_SECOND..END_SECOND).contains(&value) {
-        Ok(at.timestamp_micros())
+    // Times that microseconds don't fit are far outside.
+    let clamped = at.timestamp().clamp(FIRST_SECOND - 1, END_SECOND);
+    checked_micros(field, clamped * 1_000_000 + i64::from(at.timestamp_subsec_micros()))
+}
+
+/// The same for microseconds since 1970.
+pub(crate) fn checked_micros(field: &'static str, at_us: i64) -> Result<i64, UsageError> {
+    if storable_micros(at_us) == at_us {
+        Ok(at_us)
     } else {
-        Err(UsageError::OutOfRange { field, value })
+        Err(UsageError::OutOfRange { field, value: at_us.div_euclid(1_000_000) })
     }
 }
 
-/// The same, with times outside taken to the first or last that the column holds.
+/// The instant in microseconds since 1970, or the first or last one that a column holds.
+#[must_use]
+pub fn storable_micros(at_us: i64) -> i64 {
+    at_us.clamp(FIRST_SECOND * 1_000_000, END_SECOND * 1_000_000 - 1)
+}
+
+/// The same of a time.
 pub(crate) fn clamped_micros(at: DateTime<Utc>) -> i64 {
-    at.timestamp_micros().clamp(FIRST_SECOND * 1_000_000, END_SECOND * 1_000_000 - 1)
+    storable_micros(at.timestamp_micros())
 }
 
 /// `DateTime` holds 1970 to early 2106.

@@ -38,17 +38,8 @@ impl ClickHouse {
     ) -> Result<(), UsageError> {
         for scopes in superseded.chunks(SCOPES_MAX) {
             let conditions: Result<Vec<_>, _> = scopes.iter().map(condition).collect();
-            let (organization, any) =
-                (lists::uuid(organization.as_u128()), conditions?.join("\nOR "));
-            for table in ["usage", "usage_values"] {
-                let sql = format!(
-                    "DELETE FROM {table} WHERE organization_id = {organization} AND ({any})"
-                );
-                // A replica that is away deletes when it is back.
-                let delete =
-                    self.writer().query_raw(&sql).with_setting("lightweight_deletes_sync", "1");
-                delete.execute().await.map_err(during("delete superseded usage"))?;
-            }
+            let any = conditions?.join("\nOR ");
+            self.delete(organization, &any, "delete superseded usage").await?;
         }
         Ok(())
     }
@@ -61,14 +52,25 @@ impl ClickHouse {
         organization: OrganizationId,
         generation: u64,
     ) -> Result<(), UsageError> {
+        let condition = format!("generation = {generation}");
+        self.delete(organization, &condition, "delete an abandoned roll").await
+    }
+
+    async fn delete(
+        &self,
+        organization: OrganizationId,
+        condition: &str,
+        operation: &'static str,
+    ) -> Result<(), UsageError> {
         let organization = lists::uuid(organization.as_u128());
         for table in ["usage", "usage_values"] {
             let sql = format!(
-                "DELETE FROM {table}
-                WHERE organization_id = {organization} AND generation = {generation}"
+                "DELETE FROM {table} WHERE organization_id = {organization} AND ({condition})"
             );
-            let delete = self.writer().query_raw(&sql);
-            delete.execute().await.map_err(during("delete an abandoned roll"))?;
+            // A replica that is away deletes when it is back.
+            let delete =
+                self.writer().query_raw(&sql).with_setting("lightweight_deletes_sync", "1");
+            delete.execute().await.map_err(during(operation))?;
         }
         Ok(())
     }

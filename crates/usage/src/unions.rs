@@ -25,7 +25,7 @@ struct CountWire {
 }
 
 fn sql(bounds: &Bounds, organization: OrganizationId, questions: &[DistinctUnion]) -> String {
-    let mut rows = bounds.rows_of("usage_values", organization);
+    let mut rows = bounds.joined_rows_of("usage_values", organization);
     let flat = || {
         questions.iter().enumerate().flat_map(|(place, question)| {
             question.groups.iter().map(move |group| (place, question.metric, group))

@@ -35,7 +35,7 @@ impl ClickHouse {
         }
         self.catch_up(&["events"]).await?;
         let failed = during("count chunks");
-        let query = self.reader().query(&counting(ranges)?);
+        let query = self.ask(&counting(ranges)?);
         let counted: Vec<Counted> = query.fetch_all().await.map_err(&failed)?;
         let rows: BTreeMap<(u32, u64), u64> = counted
             .into_iter()

@@ -1,6 +1,8 @@
 //! Bodies: their three forms, their compression, and what is refused whole.
 
-use crate::deployment::{BATCH, Deployment, Edge, SINGLE, embedded, event};
+use crate::deployment::{
+    ACME, BATCH, Deployment, Edge, PARTITIONS, SINGLE, embedded, event, event_with,
+};
 use async_compression::tokio::write::ZstdEncoder;
 use flate2::{Compression, write::GzEncoder};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -9,6 +11,7 @@ use sqlx::PgPool;
 use std::io::Write;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
+use weir_events::{EVENT_BYTES_MAX, event_id, partition_of};
 
 async fn edge(pool: PgPool) -> (TempDir, Deployment, Edge) {
     let dir = tempfile::tempdir().unwrap();
@@ -149,4 +152,17 @@ async fn ten_thousand_events_are_taken_and_one_more_is_not(pool: PgPool) {
     let refused = edge.post(BATCH, Value::Array(events).to_string()).await;
     assert_eq!((refused.code(), refused.reason()), (413, "TOO_MANY_EVENTS"));
     assert_eq!(edge.logged().await.len(), 10_000);
+}
+
+#[sqlx::test(migrations = "../migrations/postgres")]
+async fn a_few_events_of_one_partition_may_be_as_large_as_events_get(pool: PgPool) {
+    let (_dir, _deployment, edge) = edge(pool).await;
+    let in_first = |id: &String| partition_of(event_id(ACME, id), PARTITIONS) == 0;
+    let ids: Vec<String> = (0..).map(|n| format!("t-{n}")).filter(in_first).take(16).collect();
+    let filler = "x".repeat(EVENT_BYTES_MAX - 1_000);
+    let large = |id: &String| event_with(id, "properties", json!({ "tokens": 5, "note": filler }));
+    let events: Vec<Value> = ids.iter().map(large).collect();
+    let answer = edge.batch(&events).await;
+    assert_eq!(answer.json["accepted"], 16, "{answer:?}");
+    assert_eq!(edge.logged().await.len(), 16);
 }

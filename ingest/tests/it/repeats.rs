@@ -131,6 +131,25 @@ async fn with_the_index_verdicts_are_exact_whatever_was_forgotten(pool: PgPool) 
 }
 
 #[sqlx::test(migrations = "../migrations/postgres")]
+async fn any_number_of_copies_of_what_only_the_index_knows_get_their_verdicts(pool: PgPool) {
+    let dir = tempfile::tempdir().unwrap();
+    let deployment = Deployment::new(pool).await;
+    let log = embedded(dir.path()).await;
+    let index = Index::over(&log);
+    let config = Config::load().unwrap();
+    {
+        let edge = deployment.edge_with(log.clone(), Some(index.clone()), config.clone()).await;
+        assert_eq!(edge.batch(&[event("t")]).await.words(), ["accepted"]);
+        index.catch_up().await;
+    }
+    let edge = deployment.edge_with(log, Some(index), config).await;
+    let mut copies = vec![event("t"); 9];
+    copies.push(event_with("t", "properties", json!({ "tokens": 6 })));
+    let expected = [["duplicate"; 9].as_slice(), &["conflict"]].concat();
+    assert_eq!(edge.batch(&copies).await.words(), expected);
+}
+
+#[sqlx::test(migrations = "../migrations/postgres")]
 async fn without_an_answer_of_the_index_nothing_is_called_new(pool: PgPool) {
     let dir = tempfile::tempdir().unwrap();
     let deployment = Deployment::new(pool).await;

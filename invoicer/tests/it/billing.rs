@@ -156,6 +156,36 @@ async fn many_invoicers_at_once_make_each_invoice_once_and_leave_no_gap(pool: Pg
 }
 
 #[sqlx::test(migrations = "../migrations/postgres")]
+async fn one_run_bills_every_customer_and_month_in_batches_beside_each_other(pool: PgPool) {
+    let mut world = World::new(pool).await;
+    world.deps.config.batch.customers_max = 2;
+    world.deps.config.batch.in_flight_max = 3;
+    let tokens = world.metric("tokens", Aggregation::Sum).await;
+    let plan = world.small_plan(tokens).await;
+    let details = |grace| CustomerDetails {
+        invoice_grace_period_days: Some(grace),
+        ..CustomerDetails::default()
+    };
+    for name in 0..12 {
+        // Half of them have drafts that are finalized in the same run.
+        let customer = world.customer(&format!("c{name}"), details(name % 2)).await;
+        let start = at("2020-03-01T00:00:00Z");
+        world.subscribe(&customer, &plan, &format!("s{name}"), start).await;
+    }
+    world.set_watermark(at("2020-06-02T00:00:00Z")).await;
+    let report = invoice_due(&world.deps, at("2020-06-02T00:00:00Z")).await.unwrap();
+    assert_eq!((report.created, report.finalized, report.left), (36, 36, 0));
+    assert_eq!(report.failures, []);
+    let invoices = world.invoices().await;
+    let mut numbers: Vec<_> = invoices.iter().map(|one| (one.customer, number(one))).collect();
+    numbers.sort();
+    for of_customer in numbers.chunk_by(|one, next| one.0 == next.0) {
+        let of: Vec<_> = of_customer.iter().map(|(_, number)| number.clone()).collect();
+        assert_eq!(of, ["001", "002", "003"]);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations/postgres")]
 async fn a_stale_due_instant_is_put_right_before_anything_is_billed(pool: PgPool) {
     let world = World::new(pool).await;
     let tokens = world.metric("tokens", Aggregation::Sum).await;

@@ -26,8 +26,8 @@ use std::{
 const START_PATIENCE: Duration = Duration::from_secs(120);
 /// `weir up` has ten seconds for requests under way, and then the rest.
 const END_PATIENCE: Duration = Duration::from_secs(60);
-/// A log that had no room may find itself again without help.
-const SELF_HELP: Duration = Duration::from_secs(2);
+/// The embedded log looks for room every five seconds at the rarest, and reads its journals again.
+const SELF_HELP: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const DATABASE: &str = "weir";
 
@@ -298,11 +298,8 @@ impl House {
         disk.fill()?;
         std::thread::sleep(lasts);
         disk.empty()?;
-        if self.log == LogKind::Embedded && self.wait_until_ready(SELF_HELP).is_err() {
-            // A log that could not write wants to be opened again: its operator starts it anew.
-            self.process(Part::Up)?.signal(Signal::TERM)?;
-            self.process(Part::Up)?.wait(END_PATIENCE)?;
-            self.start_part(Part::Up)?;
+        if self.log == LogKind::Embedded {
+            self.wait_until_ready(SELF_HELP).context("a log that has room again")?;
         }
         Ok(())
     }

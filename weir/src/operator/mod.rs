@@ -10,7 +10,7 @@ mod migrate;
 mod organizations;
 mod output;
 
-pub use audit::AuditArgs;
+pub use audit::{AuditArgs, NotAudited};
 pub use clock::ClockCommand;
 pub use failures::FailuresArgs;
 pub use invoice::InvoiceArgs;

@@ -2,21 +2,20 @@
 
 use super::{
     World,
-    fakes::{StoredConflict, StoredEvent},
+    fakes::{Row, StoredConflict, StoredEvent},
+    senders::Copy,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use weir_aggregator::{
     protocol::Intent,
     rollup::{CatalogView, holding},
 };
-use weir_catalog::Aggregation;
-use weir_events::{
-    Position, Quantity, RecordEvent, RecordHeader, decode_record, event_id, property, value_of,
-};
+use weir_catalog::{Aggregation, Snapshot};
+use weir_events::{Position, Quantity, RecordEvent, RecordHeader, event_id, property, value_of};
 use weir_ids::{BillableMetricId, SubscriptionId};
 
-/// Subscription, metric, and quarter of an hour.
-type Place = (SubscriptionId, BillableMetricId, i64);
+/// Subscription, metric, its generation, and quarter of an hour.
+type Place = (SubscriptionId, BillableMetricId, u64, i64);
 /// Timestamp, receipt, position.
 type Order = (i64, i64, Position);
 
@@ -77,6 +76,24 @@ pub fn compare(world: &World) {
         assert!(is == should, "usage of {place:?} is {is:?} and should be {should:?}");
     }
     assert!(stored.values == expected.totals.values, "the distinct values differ");
+    compare_with_senders(world);
+}
+
+/// What is stored, against what senders were told.
+fn compare_with_senders(world: &World) {
+    let copy_at = |partition: u32, position: Position| {
+        let logged = &world.logs[partition as usize].records[position.offset() as usize];
+        Copy::of(&logged.record.event(position.index()).unwrap())
+    };
+    let mut counted: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for row in &world.clickhouse.events.rows {
+        let copy = copy_at(row.partition, row.position);
+        counted.entry(copy.transaction).or_default().push(copy.content);
+    }
+    let conflicts = world.clickhouse.conflicts.rows.iter();
+    let conflicts: BTreeSet<Copy> =
+        conflicts.map(|row| copy_at(row.partition, row.position)).collect();
+    world.senders.compare(&counted, &conflicts);
 }
 
 fn expect_partition(world: &World, partition: usize, expected: &mut Expected) {
@@ -94,21 +111,41 @@ fn expect_partition(world: &World, partition: usize, expected: &mut Expected) {
     }
     assert_eq!(at, row.committed, "partition {partition}: the last chunk");
 
-    let mut first: HashMap<String, (Position, u64)> = HashMap::new();
-    for (offset, (_, bytes)) in (0..).zip(&world.logs[partition].records) {
-        let position = Position::new(offset, 0);
-        let record = decode_record(bytes).unwrap();
-        let event = record.event(0).unwrap();
-        let chunk = chunks.iter().find(|chunk| position < chunk.to).unwrap();
-        let copy = (position, event.content_hash);
-        let (first_position, content) =
-            *first.entry(event.transaction_id.to_owned()).or_insert(copy);
-        if first_position == position {
-            let catalog = &world.catalogs[chunk.catalog_version as usize];
-            expect_event(partition, position, &record.header, &event, catalog, expected);
-        } else if content != event.content_hash {
-            let partition = partition as u32;
-            expected.conflicts.push(StoredConflict { partition, position, first_position });
+    check_rolls(partition, row, &chunks);
+
+    let mut first: HashMap<&str, (Position, u64)> = HashMap::new();
+    for (offset, logged) in (0..).zip(&world.logs[partition].records) {
+        let header = &logged.record.header;
+        let chunk = chunks[chunks.partition_point(|chunk| chunk.to <= Position::new(offset, 0))];
+        assert!(
+            chunk.catalog_version >= header.catalog_version,
+            "partition {partition}: {chunk:?} holds a record of catalog {}",
+            header.catalog_version
+        );
+        let catalog = world.catalogs.at(chunk.catalog_version);
+        for (index, event) in (0..).zip(logged.record.events()) {
+            let position = Position::new(offset, index);
+            let copy = (position, event.content_hash);
+            let (first_position, content) = *first.entry(event.transaction_id).or_insert(copy);
+            if first_position == position {
+                expect_event(partition, position, header, &event, catalog, expected);
+            } else if content != event.content_hash {
+                let partition = partition as u32;
+                expected.conflicts.push(StoredConflict { partition, position, first_position });
+            }
+        }
+    }
+}
+
+/// From where a roll ends on, every chunk writes its generation.
+fn check_rolls(partition: usize, row: &Row, chunks: &[Intent]) {
+    for (version, end) in &row.rolls {
+        let behind = chunks.iter().filter(|chunk| chunk.from >= *end);
+        for chunk in behind {
+            assert!(
+                chunk.catalog_version >= *version,
+                "partition {partition}: {chunk:?} leaves out the roll that ends at {end}"
+            );
         }
     }
 }
@@ -118,11 +155,11 @@ fn expect_event(
     position: Position,
     header: &RecordHeader,
     event: &RecordEvent<'_>,
-    catalog: &super::fakes::Catalog,
+    catalog: &Snapshot,
     expected: &mut Expected,
 ) {
     let organization = header.organization;
-    let spans = catalog.spans(organization, event.external_subscription_id);
+    let spans = CatalogView::spans(catalog, organization, event.external_subscription_id);
     let subscription = holding(spans, event.timestamp_us);
     expected.events.push(StoredEvent {
         partition: partition as u32,
@@ -134,7 +171,8 @@ fn expect_event(
     let Some(subscription) = subscription else { return };
     let order = (event.timestamp_us, header.received_at_us, position);
     for metric in catalog.metrics(organization, event.code) {
-        let place = (subscription, metric.id, event.timestamp_us / 900_000_000 * 900);
+        let bucket = event.timestamp_us / 900_000_000 * 900;
+        let place = (subscription, metric.id, metric.generation, bucket);
         let raw = property(event.properties, "v");
         let value = match (metric.aggregation, raw) {
             (Aggregation::Count, _) => 0,
@@ -165,12 +203,12 @@ fn stored_totals(world: &World) -> Totals {
             latest.received_at.timestamp_micros(),
             latest.position,
         );
-        let place = (row.subscription, row.metric, row.bucket.timestamp());
+        let place = (row.subscription, row.metric, row.generation, row.bucket.timestamp());
         let (sum, greatest) = (row.total.scaled(), row.greatest.scaled());
         totals.add(place, Sum(row.events, sum, greatest, (order, latest.value.scaled())));
     }
     for row in &world.clickhouse.values.rows {
-        let place = (row.subscription, row.metric, row.bucket.timestamp());
+        let place = (row.subscription, row.metric, row.generation, row.bucket.timestamp());
         let (timestamp, received_at) = (row.timestamp, row.received_at);
         let order = (timestamp.timestamp_micros(), received_at.timestamp_micros(), row.position);
         totals.operate(place, row.value.clone(), (order, row.added));

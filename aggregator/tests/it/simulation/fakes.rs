@@ -1,71 +1,42 @@
-//! Log, Postgres, ClickHouse and catalog with the guarantees that the real ones give, and no more.
+//! Log, Postgres and ClickHouse with the guarantees that the real ones give, and no more.
 
-use super::Guards;
-use chrono::DateTime;
+use super::{Guards, senders::Copy};
+use bytes::Bytes;
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
 };
-use weir_aggregator::{
-    protocol::{Counts, Intent},
-    rollup::{CatalogView, Cell},
-};
-use weir_catalog::{Aggregation, Metric, Span, Targets};
-use weir_events::{EventId, Position};
-use weir_ids::{BillableMetricId, OrganizationId, SubscriptionId};
+use weir_aggregator::protocol::{Counts, Intent};
+use weir_events::{EventId, Position, Record};
+use weir_ids::SubscriptionId;
 use weir_usage::{UsageRow, UsageValueRow};
 
-/// Tokens a table remembers: far more than the chunks written while a lease lasts, as in earnest.
-pub const TOKENS_KEPT: usize = 24;
+/// Tokens a table remembers: more than the chunks that are written while an insert may be late, as
+/// in earnest.
+pub const TOKENS_KEPT: usize = 10;
+/// Chunks that may be opened while an older one stays open.
+pub const OPENED_SINCE_MAX: u64 = 4;
 
-/// A partition's records with the instant at which each was acknowledged.
+/// A record in the log.
+pub struct Logged {
+    /// When it got there.
+    pub at: Duration,
+    pub bytes: Bytes,
+    pub record: Record,
+}
+
+impl Logged {
+    pub fn copies(&self) -> impl Iterator<Item = Copy> {
+        self.record.events().map(|event| Copy::of(&event))
+    }
+}
+
+/// A partition's records.
 #[derive(Default)]
 pub struct Log {
-    pub records: Vec<(Duration, Vec<u8>)>,
+    pub records: Vec<Logged>,
     /// Records before this one are gone.
     pub start: u64,
-}
-
-/// A catalog of one organization, at one version.
-#[derive(Clone, Default)]
-pub struct Catalog {
-    pub metrics: BTreeMap<String, Vec<Metric>>,
-    /// By external id.
-    pub subscriptions: BTreeMap<String, Span>,
-}
-
-impl Catalog {
-    pub fn add_metric(&mut self, code: &str, number: u128, aggregation: Aggregation) {
-        let metric = Metric {
-            id: BillableMetricId::from_u128(number),
-            aggregation,
-            field: (aggregation != Aggregation::Count).then(|| "v".into()),
-            expression: None,
-            dimensions: Vec::new(),
-            generation: 0,
-            rolling: false,
-        };
-        self.metrics.entry(code.to_owned()).or_default().push(metric);
-    }
-
-    pub fn add_subscription(&mut self, external_id: String, id: SubscriptionId) {
-        let span = Span { id, started_at: DateTime::UNIX_EPOCH, ended_at: None };
-        self.subscriptions.insert(external_id, span);
-    }
-}
-
-impl CatalogView for Catalog {
-    fn metrics(&self, _: OrganizationId, event_code: &str) -> &[Metric] {
-        self.metrics.get(event_code).map_or(&[], Vec::as_slice)
-    }
-
-    fn spans(&self, _: OrganizationId, external_id: &str) -> &[Span] {
-        self.subscriptions.get(external_id).map_or(&[], std::slice::from_ref)
-    }
-
-    fn targets(&self, _: Cell, metric: &Metric) -> Targets {
-        Targets::only(metric.generation)
-    }
 }
 
 /// Another owner has the partition, or the statement does not fit what is recorded.
@@ -76,6 +47,8 @@ pub struct Fenced;
 pub struct Recorded {
     pub intent: Intent,
     epoch: u64,
+    /// Of all partitions' chunks, in the order of their opening.
+    sequence: u64,
     pub done: Option<Counts>,
 }
 
@@ -88,15 +61,24 @@ pub struct Row {
     pub committed: Position,
     pub watermark_us: Option<i64>,
     pub intents: BTreeMap<Position, Recorded>,
+    /// The newest chunk's.
+    pub sequence: u64,
+    /// By the version that a roll takes hold in: the first chunk that has it, where the roll ends.
+    pub rolls: BTreeMap<u64, Position>,
+    /// The newest of these versions: no chunk has an older one from then on.
+    catalog_floor: u64,
+}
+
+/// What whoever claims a partition is told.
+pub struct Claim {
+    pub epoch: u64,
+    pub committed: Position,
+    pub catalog_floor: u64,
+    pub open: Option<Intent>,
 }
 
 impl Row {
-    pub fn claim(
-        &mut self,
-        owner: usize,
-        now: Duration,
-        lease: Duration,
-    ) -> Option<(u64, Position, Option<Intent>)> {
+    pub fn claim(&mut self, owner: usize, now: Duration, lease: Duration) -> Option<Claim> {
         let free = self.owner.is_none_or(|held_by| held_by == owner) || self.lease_until < now;
         if !free {
             return None;
@@ -110,7 +92,8 @@ impl Row {
             recorded.epoch = epoch;
             recorded.intent
         });
-        Some((epoch, self.committed, open))
+        let (committed, catalog_floor) = (self.committed, self.catalog_floor);
+        Some(Claim { epoch, committed, catalog_floor, open })
     }
 
     pub fn renew(&mut self, epoch: u64, now: Duration, lease: Duration) -> bool {
@@ -123,20 +106,35 @@ impl Row {
     pub fn open(
         &mut self,
         guards: &Guards,
-        epoch: u64,
+        (epoch, sequence): (u64, u64),
         intent: Intent,
         now: Duration,
+        rolls: &[u64],
     ) -> Result<(), Fenced> {
-        let recorded = Recorded { intent, epoch, done: None };
+        if intent.catalog_version < self.catalog_floor {
+            return Err(Fenced);
+        }
+        let sequence = self.intents.get(&intent.from).map_or(sequence, |old| old.sequence);
+        let recorded = Recorded { intent, epoch, sequence, done: None };
         if guards.fencing {
             let held = self.epoch == epoch && self.lease_until > now;
-            let other = self.intents.values().any(|old| old.done.is_none() && *old != recorded);
+            let other = self
+                .intents
+                .values()
+                .any(|old| old.done.is_none() && (old.intent, old.epoch) != (intent, epoch));
             let done = self.intents.get(&intent.from).is_some_and(|old| old.done.is_some());
             if !held || self.committed != intent.from || other || done {
                 return Err(Fenced);
             }
         }
         self.intents.insert(intent.from, recorded);
+        self.sequence = self.sequence.max(sequence);
+        for roll in rolls.iter().filter(|roll| **roll <= intent.catalog_version) {
+            self.rolls.entry(*roll).or_insert(intent.from);
+            if guards.catalog_floor {
+                self.catalog_floor = self.catalog_floor.max(*roll);
+            }
+        }
         Ok(())
     }
 
@@ -148,7 +146,9 @@ impl Row {
         counts: Counts,
     ) -> Result<(), Fenced> {
         if !guards.fencing {
-            self.intents.insert(intent.from, Recorded { intent, epoch, done: Some(counts) });
+            let sequence = self.sequence;
+            let done = Recorded { intent, epoch, sequence, done: Some(counts) };
+            self.intents.insert(intent.from, done);
             self.committed = intent.to;
             return Ok(());
         }
@@ -166,6 +166,11 @@ impl Row {
             }
             _ => Err(Fenced),
         }
+    }
+
+    pub fn open_sequence(&self) -> Option<u64> {
+        let open = self.intents.values().find(|recorded| recorded.done.is_none());
+        open.map(|recorded| recorded.sequence)
     }
 
     pub fn mark(&mut self, epoch: u64, at_us: i64) -> bool {
@@ -207,11 +212,13 @@ pub struct Rows {
 pub struct Table<T> {
     pub rows: Vec<T>,
     tokens: VecDeque<String>,
+    /// Blocks that were taken.
+    pub blocks: u64,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { rows: Vec::new(), tokens: VecDeque::new() }
+        Self { rows: Vec::new(), tokens: VecDeque::new(), blocks: 0 }
     }
 }
 
@@ -220,6 +227,7 @@ impl<T: Clone> Table<T> {
         if rows.is_empty() || guards.tokens && self.tokens.iter().any(|seen| seen == token) {
             return;
         }
+        self.blocks += 1;
         self.rows.extend_from_slice(rows);
         self.tokens.push_back(token.to_owned());
         if self.tokens.len() > TOKENS_KEPT {

@@ -1,18 +1,19 @@
 //! An aggregator in the simulation: for each partition the real machine, index and rollup.
 
 use super::{
-    Guards, PARTITIONS, World,
+    PARTITIONS, World,
     dice::Dice,
-    fakes::{Rows, StoredConflict, StoredEvent},
+    fakes::{Claim, Rows, StoredConflict, StoredEvent, TOKENS_KEPT},
 };
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use weir_aggregator::{
+    Known,
     chunk::{Decoded, Limits},
     dedup::{Covered, Entry, Index, Rebuild, judge, new_entries},
     protocol::{CatalogAt, Command, Counts, Event, Machine, Settings},
-    rollup::{Decision, conflict_rows, event_rows, roll_up},
+    rollup::{Decision, conflict_rows, new_events, roll_up},
 };
-use weir_events::{FirstCopy, Position};
+use weir_events::{FirstCopy, Position, event_id};
 
 /// Small, so that a short run seals and merges.
 const TABLE_IDS_MAX: usize = 12;
@@ -41,12 +42,14 @@ pub struct Task {
     partition: u32,
     dir: PathBuf,
     machine: Machine,
+    /// Where an edge of this process asks.
+    known: Arc<Known>,
+    /// The version of the catalog that this process has seen.
+    catalog_version: u64,
     index: Option<Index>,
     chunk: Option<Decoded>,
     decision: Option<Decision>,
     under: Under,
-    /// Not run before this instant, as if the process were stopped.
-    asleep_until: Duration,
 }
 
 /// What goes wrong with one command.
@@ -60,7 +63,7 @@ enum Fault {
 }
 
 impl Task {
-    pub fn start(world: &World, owner: usize, partition: u32) -> Self {
+    pub fn start(world: &World, owner: usize, partition: u32, known: &Arc<Known>) -> Self {
         let mut machine = Machine::with_guards(partition, SETTINGS, world.guards.protocol);
         let command = machine.start(world.now);
         Self {
@@ -68,19 +71,17 @@ impl Task {
             partition,
             dir: world.dir.path().join(format!("{owner}-{partition}")),
             machine,
+            known: Arc::clone(known),
+            catalog_version: world.catalogs.newest(),
             index: None,
             chunk: None,
             decision: None,
             under: Under::Way(command, world.now),
-            asleep_until: Duration::ZERO,
         }
     }
 
     /// Takes one step: renews the lease, carries a command out, or takes its outcome in.
     pub fn step(&mut self, world: &mut World) {
-        if world.now < self.asleep_until {
-            return;
-        }
         // Whichever comes first, as it is when a process goes on after a stop.
         if world.dice.chance(50) {
             self.renew(world);
@@ -101,10 +102,11 @@ impl Task {
     fn renew(&mut self, world: &mut World) {
         let due = self.machine.renewal_at().is_some_and(|at| at <= world.now);
         let (true, Some(epoch)) = (due, self.machine.epoch()) else { return };
-        let (now, row) = (world.now, &mut world.rows[self.partition as usize]);
+        let (now, stored_now) = (world.now, world.store_now());
+        let row = &mut world.rows[self.partition as usize];
         let event = if world.faults && world.dice.chance(20) {
             Event::RenewalFailed
-        } else if row.renew(epoch, now, SETTINGS.lease) {
+        } else if row.renew(epoch, stored_now, SETTINGS.lease) {
             Event::Renewed { sent_at: now }
         } else {
             Event::RenewalRefused
@@ -126,16 +128,17 @@ impl Task {
         let event = match command {
             Command::Claim => self.claim(world),
             Command::CatchUp { to } => self.catch_up(world, *to),
-            Command::Probe => {
-                let end = world.logs[self.partition as usize].records.len() as u64;
-                Event::Probed { at_us: world.now.as_micros() as i64, end }
-            }
+            Command::Probe => world.probe(self.partition),
             Command::Mark { epoch, at_us } => world.mark(self.partition, *epoch, *at_us),
             Command::Read { from, to } => self.read(world, *from, *to),
             Command::Decide { catalog } => self.decide(world, *catalog),
+            Command::Open { .. } if world.another_lags(self.partition) => Event::Failed,
             Command::Open { epoch, intent } => {
+                let (now, next) = (world.store_now(), world.next_sequence());
                 let row = &mut world.rows[self.partition as usize];
-                fenced(row.open(&world.guards, *epoch, *intent, world.now), Event::Opened)
+                let rolls = world.catalogs.rolls();
+                let opened = row.open(&world.guards, (*epoch, next), *intent, now, rolls);
+                fenced(opened, Event::Opened)
             }
             Command::Insert { token } => self.insert(world, token, fault == Fault::After),
             Command::Finish { epoch, intent, counts } => {
@@ -148,14 +151,24 @@ impl Task {
             }
             Command::Wait { .. } => Event::Waited,
         };
+        match &event {
+            // Also where the answer is lost: the index is there.
+            Event::CaughtUp => {
+                let reader = self.index().reader();
+                self.known.set(self.partition, Some(reader));
+            }
+            Event::Held | Event::Fenced => self.known.set(self.partition, None),
+            _ => {}
+        }
         if fault == Fault::After { Event::Failed } else { event }
     }
 
     fn claim(&mut self, world: &mut World) -> Event {
-        let (now, row) = (world.now, &mut world.rows[self.partition as usize]);
+        let now = world.store_now();
+        let row = &mut world.rows[self.partition as usize];
         match row.claim(self.owner, now, SETTINGS.lease) {
-            Some((epoch, committed, open)) => {
-                Event::Claimed { epoch, committed, catalog_floor: 0, open, sent_at: now }
+            Some(Claim { epoch, committed, catalog_floor, open }) => {
+                Event::Claimed { epoch, committed, catalog_floor, open, sent_at: world.now }
             }
             None => Event::Held,
         }
@@ -173,13 +186,14 @@ impl Task {
             return Event::CaughtUp;
         }
         if covered.offset() < log.start || world.dice.chance(15) {
+            self.known.set(self.partition, None);
             self.index = None;
             self.index = Some(self.rebuild(world, to));
             return Event::CaughtUp;
         }
         let stored = (0..).zip(&log.records).skip(covered.offset() as usize);
         let stored = stored.take((to.offset() - covered.offset()) as usize);
-        let stored = stored.map(|(offset, (_, bytes))| (offset, bytes.as_slice()));
+        let stored = stored.map(|(offset, logged)| (offset, logged.bytes.as_ref()));
         let chunk = Decoded::decode(covered, stored, Limits::NONE);
         let verdicts = judge(&chunk.seen(), &self.index().find(chunk.ids()).unwrap());
         let entries = new_entries(&chunk.seen(), &verdicts);
@@ -212,7 +226,7 @@ impl Task {
             None => 1 + world.dice.roll(6),
         };
         let stored = (0..).zip(&log.records).skip(from.offset() as usize).take(most as usize);
-        let stored = stored.map(|(offset, (_, bytes))| (offset, bytes.as_slice()));
+        let stored = stored.map(|(offset, logged)| (offset, logged.bytes.as_ref()));
         let chunk = Decoded::decode(from, stored, Limits::NONE);
         let to = chunk.to();
         (self.chunk, self.decision) = (Some(chunk), None);
@@ -220,13 +234,18 @@ impl Task {
     }
 
     fn decide(&mut self, world: &mut World, catalog: CatalogAt) -> Event {
-        let newest = world.catalogs.len() as u64 - 1;
+        let newest = world.catalogs.newest();
         let chunk = self.chunk.as_ref().unwrap();
         let catalog_version = match catalog {
-            // A snapshot may be behind, but not behind the records.
+            // What a process has seen may be behind, but not behind the records, and never goes
+            // back.
             CatalogAt::AtLeast(floor) => {
-                let least = chunk.catalog_version().max(floor);
-                least + world.dice.roll(newest - least + 1)
+                let least = self.catalog_version.max(chunk.catalog_version()).max(floor);
+                // The first process hears of changes late.
+                let looks = world.dice.chance(if self.owner == 0 { 3 } else { 50 });
+                self.catalog_version =
+                    least + if looks { world.dice.roll(newest - least + 1) } else { 0 };
+                self.catalog_version
             }
             CatalogAt::Exactly(version) => version,
         };
@@ -238,14 +257,15 @@ impl Task {
         } else {
             believe(&judge(&seen, &known), &known)
         };
-        let decision = roll_up(chunk, verdicts, &world.catalogs[catalog_version as usize]);
+        let decision = roll_up(chunk, verdicts, &**world.catalogs.at(catalog_version));
         let tally = decision.tally;
         let counts =
             Counts { events: tally.new, duplicates: tally.duplicates, conflicts: tally.conflicts };
         let to = chunk.to();
         self.decision = Some(decision);
-        // Positions decide, so the index may hear of a chunk before it is finished.
-        if world.dice.chance(20) {
+        // Positions decide, so the index may hear of a chunk before it is finished; an edge that
+        // asks it would hear of one that is lost again.
+        if !world.together && world.dice.chance(20) {
             self.remember(to);
         }
         Event::Decided { catalog_version, counts }
@@ -255,12 +275,12 @@ impl Task {
         let (chunk, decision) = (self.chunk.as_ref().unwrap(), self.decision.as_ref().unwrap());
         let partition = self.partition;
         let rows = Rows {
-            events: event_rows(chunk, decision, partition)
-                .iter()
+            events: new_events(chunk, decision, partition)
+                .into_iter()
                 .map(|row| StoredEvent {
                     partition,
                     position: row.position,
-                    id: row.event_id,
+                    id: event_id(row.organization, row.transaction_id),
                     content_hash: row.content_hash,
                     subscription: row.subscription,
                 })
@@ -302,6 +322,11 @@ impl Task {
         self.index.as_ref().map_or(0, |index| index.sealed_to().min(committed).offset())
     }
 
+    /// It does not wait for its time.
+    fn is_ready(&self, now: Duration) -> bool {
+        !matches!(self.under, Under::Way(Command::Wait { until }, _) if now < until)
+    }
+
     /// All is read and nothing is under way.
     pub fn is_idle(&self, world: &World) -> bool {
         let end = world.logs[self.partition as usize].records.len() as u64;
@@ -327,46 +352,87 @@ fn believe(
 /// A process with a task for each partition; it dies as a whole.
 pub struct Process {
     owner: usize,
+    pub known: Arc<Known>,
     pub tasks: Vec<Task>,
     /// Down until this instant.
     down_until: Option<Duration>,
+    /// Without the processor until this instant, and until ClickHouse has so many blocks of events.
+    stopped_until: Duration,
+    stopped_for_blocks: u64,
 }
 
 impl Process {
     pub fn start(world: &World, owner: usize) -> Self {
-        let tasks = (0..PARTITIONS).map(|partition| Task::start(world, owner, partition)).collect();
-        Self { owner, tasks, down_until: None }
+        let known = Arc::new(Known::new(PARTITIONS));
+        let task = |partition| Task::start(world, owner, partition, &known);
+        let tasks = (0..PARTITIONS).map(task).collect();
+        Self {
+            owner,
+            known,
+            tasks,
+            down_until: None,
+            stopped_until: Duration::ZERO,
+            stopped_for_blocks: 0,
+        }
     }
 
     /// Kills it; its directories stay.
     pub fn kill(&mut self, until: Duration) {
         self.tasks.clear();
+        self.known = Arc::new(Known::new(PARTITIONS));
         self.down_until = Some(until);
     }
 
     /// Stops it for a while, as a machine that swaps or is migrated does.
-    pub fn sleep(&mut self, now: Duration, until: Duration) {
-        for task in self.tasks.iter_mut().filter(|task| task.asleep_until <= now) {
-            task.asleep_until = until;
+    pub fn stop(&mut self, until: Duration) {
+        self.stopped_until = self.stopped_until.max(until);
+    }
+
+    /// Whether anything would happen if it had the processor now.
+    pub fn is_awake(&self, world: &World) -> bool {
+        if let Some(until) = self.down_until {
+            return world.now >= until;
         }
+        !self.is_stopped(world) && self.tasks.iter().any(|task| task.is_ready(world.now))
+    }
+
+    /// Killed meanwhile, it would not show what it does when it goes on.
+    pub fn is_stopped(&self, world: &World) -> bool {
+        world.now < self.stopped_until
+            || world.faults && world.clickhouse.events.blocks < self.stopped_for_blocks
     }
 
     pub fn step(&mut self, world: &mut World, dice: &mut Dice) {
         match self.down_until {
-            Some(until) if world.now < until => {}
+            _ if !self.is_awake(world) => {}
             Some(_) => *self = Self::start(world, self.owner),
             None => {
-                let task = dice.pick(self.tasks.len());
-                self.tasks[task].step(world);
+                let mut at = dice.pick(self.tasks.len());
+                if !self.tasks[at].is_ready(world.now) {
+                    at = self.tasks.len() - 1 - at;
+                }
+                self.tasks[at].step(world);
+                // Only the first process stops for long, so that there is somebody to take over.
+                if self.owner == 0 {
+                    self.stop_where_it_harms(at, world, dice);
+                }
             }
         }
     }
-}
 
-impl Guards {
-    /// Everything on.
-    pub fn all() -> Self {
-        let protocol = weir_aggregator::protocol::Guards::default();
-        Self { protocol, fencing: true, tokens: true, earlier_position: true }
+    /// Stops where a command was in time when it was given and is not when it is carried out.
+    fn stop_where_it_harms(&mut self, task: usize, world: &World, dice: &mut Dice) {
+        match &self.tasks[task].under {
+            // Until ClickHouse remembers no more of the chunk.
+            Under::Return(Event::Opened) if dice.chance(8) => {
+                let others = TOKENS_KEPT as u64 + dice.roll(6);
+                self.stopped_for_blocks = world.clickhouse.events.blocks + others;
+            }
+            // Until another has the partition.
+            Under::Way(Command::Open { .. } | Command::Finish { .. }, _) if dice.chance(4) => {
+                self.stop(world.now + SETTINGS.lease + Duration::from_millis(dice.roll(300)));
+            }
+            _ => {}
+        }
     }
 }

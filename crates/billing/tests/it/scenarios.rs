@@ -3,14 +3,14 @@
 
 use crate::scenario::{ExpectedInvoice, Scenario, SubscriptionSpec};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     path::{Path, PathBuf},
     sync::Arc,
 };
 use weir_billing::{
     Timestamp,
-    bill::{bill, distinct_unions, usage_windows},
+    bill::{bill, usage_pricings},
     book::UsageBook,
     contract::{Agreement, Billed, Contract, EffectiveVersion},
     customer::{Customer, CustomerDetails},
@@ -126,8 +126,10 @@ fn run(scenario: &Scenario) -> Vec<Invoice> {
             agreements: members.iter().map(|at| agreements[*at].clone()).collect(),
             metrics: Arc::clone(&metrics),
         };
-        let mut usage = scenario.usage(&usage_windows(&contract), due_at);
-        let unions = distinct_unions(&contract, &usage);
+        let pricings = usage_pricings(&contract);
+        let asked: BTreeSet<_> = pricings.iter().flat_map(|pricing| pricing.windows()).collect();
+        let mut usage = scenario.usage(&Vec::from_iter(asked), due_at);
+        let unions = pricings.iter().flat_map(|pricing| pricing.unions(&usage).unwrap()).collect();
         scenario.count_unions(unions, &mut usage, due_at);
         let late = late_windows(scenario, &contract, &invoices);
         let billing = bill(&contract, &usage, &late, due_at, &mut || {

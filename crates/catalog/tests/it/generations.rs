@@ -345,8 +345,12 @@ impl World {
         let snapshot = self.catalog.as_of(part.catalog_version).await.unwrap();
         let mut events = self.events(chunk.partition, chunk.from, chunk.to);
         let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-        let voided = rolls::voided(conn, ORGANIZATION, roll.generation, &ids).await.unwrap();
-        events.retain(|event| !voided.contains(&event.id));
+        let voids = voids::find_many(conn, ORGANIZATION, &ids).await.unwrap();
+        let counts = |id: &str| {
+            let first = voids.get(id).and_then(|void| void.generation);
+            first.is_none_or(|first| first > roll.generation)
+        };
+        events.retain(|event| counts(&event.id));
         count(&snapshot, &events, |(metric, generation), subscription, bucket| {
             let covered = match &roll.kind {
                 RollKind::Metric { metric: own } => (metric, generation) == (*own, roll.generation),

@@ -1,19 +1,27 @@
 //! The one thread that writes: it takes all that waits, writes it as one group with one fsync, and
 //! then answers everybody in it.
 
-use super::{EmbeddedOptions, Shared};
-use crate::{Append, LogError, error::Closed, metrics};
+use super::{EmbeddedOptions, Shared, engine};
+use crate::{
+    Append, LogError,
+    error::{CannotWrite, Closed},
+    metrics,
+};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    thread::JoinHandle,
-    time::Instant,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 use tokio::sync::{
-    mpsc::{self, error::TrySendError},
+    mpsc::{
+        self,
+        error::{TryRecvError, TrySendError},
+    },
     oneshot,
 };
 
@@ -42,10 +50,18 @@ pub(super) struct Committer {
 #[derive(Default)]
 struct State {
     queued_bytes: AtomicUsize,
-    /// A write failed. The engine takes no more until it is opened again, because what the disk
-    /// has after a failed fsync is not known.
+    /// A write failed, and the engine is not opened again yet.
     failed: AtomicBool,
+    /// How it failed.
+    cause: Mutex<String>,
 }
+
+/// The pause before the first look whether the log can write again, and what it grows to: a look is
+/// 16 MiB written and, where there is room, the journals read.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How soon a request is refused that came in when the write failed.
+const REFUSE_EVERY: Duration = Duration::from_millis(20);
 
 impl Committer {
     pub fn start(shared: Arc<Shared>, options: &EmbeddedOptions) -> Result<Self, LogError> {
@@ -66,9 +82,12 @@ impl Committer {
         Ok(Self { queue: Some(queue), queue_bytes_max, state, thread: Some(thread) })
     }
 
-    /// Queues a request. Errors: `Busy` at once when too much waits; `Rejected` after a failure.
+    /// Queues a request. Errors: `Busy` at once when too much waits; `Rejected` after a failure, until
+    /// the log writes again.
     pub fn send(&self, request: Request) -> Result<(), LogError> {
-        self.ready().map_err(|_| LogError::rejected(Closed))?;
+        if self.state.failed.load(Ordering::Acquire) {
+            return Err(self.state.refusal());
+        }
         let bytes = request.bytes;
         // A request larger than the whole queue passes when it is alone.
         let room = |queued: usize| {
@@ -87,13 +106,26 @@ impl Committer {
         Err(refused)
     }
 
-    /// Errors: `Unavailable` after a write has failed, until the log is opened again.
+    /// Errors: `Unavailable` after a write has failed, until the log writes again.
     pub fn ready(&self) -> Result<(), LogError> {
-        let ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
-        if ended || self.state.failed.load(Ordering::Relaxed) {
+        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             return Err(LogError::unavailable(Closed));
         }
+        if self.state.failed.load(Ordering::Acquire) {
+            return Err(LogError::unavailable(self.state.trouble()));
+        }
         Ok(())
+    }
+}
+
+impl State {
+    fn trouble(&self) -> CannotWrite {
+        CannotWrite(self.cause.lock().clone())
+    }
+
+    /// For what was not written.
+    fn refusal(&self) -> LogError {
+        LogError::rejected(self.trouble())
     }
 }
 
@@ -132,7 +164,54 @@ impl Worker {
             }
             self.commit(group);
             self.state.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            if self.state.failed.load(Ordering::Acquire) && !self.recover() {
+                return;
+            }
         }
+    }
+
+    /// Opens the engine again, as often as that takes, and refuses what comes meanwhile. False: the
+    /// log is closed.
+    fn recover(&mut self) -> bool {
+        let (mut pause, mut told) = (PAUSE_FIRST, false);
+        while self.refuse_for(pause) {
+            match self.shared.engine.open_again(&self.shared.partitions) {
+                Ok(()) => {
+                    metrics::reopened();
+                    tracing::info!("the log writes again");
+                    self.state.failed.store(false, Ordering::Release);
+                    return true;
+                }
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    if told || engine::wants_room(&error) {
+                        tracing::debug!(%error, cause, "the log still cannot write");
+                    } else {
+                        tracing::error!(%error, cause, "there is room and the log cannot be opened");
+                        told = true;
+                    }
+                }
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        false
+    }
+
+    /// Answers for a while what was queued when the write failed. False: the log is closed.
+    fn refuse_for(&mut self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            match self.requests.try_recv() {
+                Ok(request) => {
+                    self.state.queued_bytes.fetch_sub(request.bytes, Ordering::Relaxed);
+                    // Nobody waits any more where the request was cancelled.
+                    let _ = request.reply.send(Err(self.state.refusal()));
+                }
+                Err(TryRecvError::Empty) => thread::sleep(REFUSE_EVERY),
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+        true
     }
 
     fn commit(&mut self, group: Vec<Request>) {
@@ -154,15 +233,7 @@ impl Worker {
             waiting.push((request.reply, offsets));
         }
         let records = writes.len() as u64;
-        let outcome = self.shared.storage.write(writes).map_err(|error| {
-            self.state.failed.store(true, Ordering::Relaxed);
-            tracing::error!(%error, "the log cannot write; it must be opened again");
-            match error {
-                // Checked before anything is written.
-                fjall::Error::Poisoned => LogError::rejected(error),
-                _ => LogError::unknown(error),
-            }
-        });
+        let outcome = self.write(writes);
         if outcome.is_ok() {
             metrics::committed(records, started.elapsed());
             for (partition, next) in self.shared.partitions.iter().zip(&self.next) {
@@ -177,5 +248,19 @@ impl Worker {
             // Nobody waits any more where the request was cancelled.
             let _ = reply.send(outcome.clone().map(|()| offsets));
         }
+    }
+
+    fn write(&self, records: Vec<(u32, u64, Bytes)>) -> Result<(), LogError> {
+        let storage = self.shared.engine.storage()?;
+        storage.write(records).map_err(|error| {
+            tracing::error!(%error, "the log cannot write; it takes nothing until it can again");
+            *self.state.cause.lock() = error.to_string();
+            self.state.failed.store(true, Ordering::Release);
+            match error {
+                // Checked before anything is written.
+                fjall::Error::Poisoned => LogError::rejected(error),
+                _ => LogError::unknown(error),
+            }
+        })
     }
 }

@@ -1,10 +1,12 @@
 //! The log in a local directory, for a deployment of one process.
 
 mod committer;
+mod engine;
 mod storage;
 
 use crate::{Append, EventLog, LogError, Stored, error::Closed, metrics};
 use committer::{Committer, Request};
+use engine::Engine;
 use serde::Deserialize;
 use std::{
     path::Path,
@@ -14,7 +16,6 @@ use std::{
     },
     time::Duration,
 };
-use storage::Storage;
 use tokio::sync::{Mutex, oneshot, watch};
 
 /// Bounds of the embedded log.
@@ -52,7 +53,7 @@ pub struct EmbeddedLog {
 }
 
 struct Shared {
-    storage: Storage,
+    engine: Engine,
     partitions: Vec<Partition>,
 }
 
@@ -80,9 +81,13 @@ impl EmbeddedLog {
 
     /// Opens the log in `dir`, or creates it with this number of partitions. Blocks while the disk
     /// is read. Errors: `InUse`, `PartitionCount`, `Format`, `Open`.
+    ///
+    /// When a write fails, as on a full disk, nothing is taken until the log can write again, which it
+    /// finds out by itself.
     pub fn open(dir: &Path, partitions: u32, options: EmbeddedOptions) -> Result<Self, LogError> {
         metrics::describe_embedded();
-        let storage = Storage::open(dir, partitions, &options)?;
+        let engine = Engine::open(dir, partitions, options.clone())?;
+        let storage = engine.storage()?;
         let partitions = (0..partitions)
             .map(|partition| {
                 let bounds = storage.bounds(partition)?;
@@ -94,7 +99,8 @@ impl EmbeddedLog {
             })
             .collect::<Result<_, fjall::Error>>()
             .map_err(LogError::open("its records"))?;
-        let shared = Arc::new(Shared { storage, partitions });
+        drop(storage);
+        let shared = Arc::new(Shared { engine, partitions });
         let committer = Committer::start(Arc::clone(&shared), &options)?;
         Ok(Self { shared, committer })
     }
@@ -115,7 +121,8 @@ impl Shared {
     fn read(&self, partition: u32, from: u64, max_bytes: usize) -> Result<Vec<Stored>, LogError> {
         let place = self.partition(partition)?;
         let end = *place.end.borrow();
-        let mut records = self.storage.records(partition, from..end);
+        let storage = self.engine.storage()?;
+        let mut records = storage.records(partition, from..end);
         // After the snapshot that `records` is: a release moves the start before it deletes, so
         // what it deletes is seen here either as a record or as a start beyond it.
         let start = place.start.load(Ordering::SeqCst);
@@ -135,14 +142,15 @@ impl Shared {
     fn release(&self, partition: u32, before: u64, deleted_to: &mut u64) -> Result<(), LogError> {
         let place = self.partition(partition)?;
         let before = before.min(*place.end.borrow());
-        if place.start.fetch_max(before, Ordering::SeqCst) < before {
-            self.storage.set_start(partition, before).map_err(LogError::unavailable)?;
+        let storage = self.engine.storage()?;
+        // The disk first: what is deleted below a start that is not there would be a gap.
+        if place.start.load(Ordering::SeqCst) < before {
+            storage.set_start(partition, before).map_err(LogError::unavailable)?;
+            place.start.fetch_max(before, Ordering::SeqCst);
         }
         // Step by step, so that appends get their turn between.
-        while let Some(last) = self
-            .storage
-            .delete_some(partition, *deleted_to..before)
-            .map_err(LogError::unavailable)?
+        while let Some(last) =
+            storage.delete_some(partition, *deleted_to..before).map_err(LogError::unavailable)?
         {
             *deleted_to = last + 1;
         }

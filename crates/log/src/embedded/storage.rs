@@ -32,8 +32,10 @@ const WORKERS: usize = 1;
 /// Small enough that the files of released records go away as a whole.
 const VALUE_FILE_BYTES: u64 = 32 << 20;
 
-/// The engine, open. The last clone to go closes it and then gives the lock back.
-#[derive(Clone)]
+/// Where the engine's files are, in the log's directory.
+pub(super) const RECORDS: &str = "records";
+
+/// The engine, open. Dropping it closes it and then gives the lock back.
 pub(super) struct Storage {
     records: Keyspace,
     meta: Keyspace,
@@ -42,17 +44,21 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    pub fn open(dir: &Path, partitions: u32, options: &EmbeddedOptions) -> Result<Self, LogError> {
-        let lock = lock(dir)?;
-        let place = dir.join("records");
+    /// Opens the records in `dir`, which is locked, or makes their place.
+    pub fn open(
+        dir: &Path,
+        lock: Arc<File>,
+        partitions: u32,
+        options: &EmbeddedOptions,
+    ) -> Result<Self, LogError> {
+        let place = dir.join(RECORDS);
         if !place.try_exists().map_err(LogError::open("its directory"))? {
             create(dir, &place, partitions, options)?;
         }
-        let storage =
-            Self::open_engine(&place, Arc::new(lock), options).map_err(|error| match error {
-                fjall::Error::Locked => LogError::InUse { dir: dir.to_owned() },
-                other => LogError::open("its files")(other),
-            })?;
+        let storage = Self::open_engine(&place, lock, options).map_err(|error| match error {
+            fjall::Error::Locked => LogError::InUse { dir: dir.to_owned() },
+            other => LogError::open("its files")(other),
+        })?;
         storage.check(dir, partitions)?;
         Ok(storage)
     }
@@ -153,6 +159,22 @@ impl Storage {
         batch.commit()?;
         Ok(last)
     }
+
+    /// Makes partitions start and end where this says, and nothing be behind their ends; returns when
+    /// that is on the disk.
+    pub fn restore(
+        &self,
+        kept: impl Iterator<Item = (u32, Range<u64>)>,
+    ) -> Result<(), fjall::Error> {
+        for (partition, kept) in kept {
+            self.set_start(partition, kept.start)?;
+            let mut behind = kept.end;
+            while let Some(last) = self.delete_some(partition, behind..u64::MAX)? {
+                behind = last + 1;
+            }
+        }
+        self.database.persist(PersistMode::SyncAll)
+    }
 }
 
 /// Makes the log under another name and moves it into place, so that a crash leaves none or all.
@@ -182,7 +204,8 @@ fn create(
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(LogError::open(STEP))
 }
 
-fn lock(dir: &Path) -> Result<File, LogError> {
+/// Takes the directory, which is made if it is not there. Errors: `InUse`, `Open`.
+pub(super) fn lock(dir: &Path) -> Result<File, LogError> {
     let lock = fs::create_dir_all(dir)
         .and_then(|()| File::create(dir.join("lock")))
         .map_err(LogError::open("its lock file"))?;

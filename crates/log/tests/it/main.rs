@@ -4,5 +4,6 @@
 mod contract;
 mod crash;
 mod embedded;
+mod full_disk;
 mod kafka;
 mod kafka_broker;

@@ -10,12 +10,12 @@ mod write;
 
 pub use audit::{AuditLine, audit_lines};
 pub use provenance::{Provenance, provenance, provenance_now, set_provenance};
-pub use read::{InvoiceFilter, StatusFilter, find, find_many, list, lock};
+pub use read::{InvoiceFilter, StatusFilter, find, find_by_number, find_many, list, lock};
 pub use true_ups::{
     PastWindow, TrueUpSince, billed_lines, ended_subscriptions, note_pending, past_windows,
     replace_pending, true_up_since,
 };
-pub use write::{finalize, finalize_many, insert, insert_many, insert_many_from, replace_fees};
+pub use write::{finalize, finalize_many, insert_many, replace_fees};
 
 use crate::StoreError;
 use weir_billing::invoice::Invoice;

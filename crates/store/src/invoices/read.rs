@@ -61,6 +61,19 @@ pub async fn find(
     Ok(find_many(conn, &[(organization, invoice)]).await?.pop())
 }
 
+/// The final invoice with exactly this number.
+pub async fn find_by_number(
+    conn: &mut PgConnection,
+    organization: OrganizationId,
+    number: &str,
+) -> Result<Option<Invoice>, StoreError> {
+    let rows =
+        select!("WHERE organization_id = $1 AND number = $2", organization as _, number as _)
+            .fetch_all(&mut *conn)
+            .await?;
+    Ok(whole(conn, rows).await?.pop())
+}
+
 /// Like [`find`], and neither the invoice nor its customer is changed by others before this
 /// transaction ends.
 pub async fn lock(

@@ -1,6 +1,7 @@
 //! Writing invoices: as drafts, many at once; then finalizing them.
 
 use super::{Provenance, check_sum};
+use crate::billing_failures::{self, Subject};
 use crate::columns::{bigint, id, json, position};
 use crate::{StoreError, Timestamp};
 use sqlx::PgConnection;
@@ -8,22 +9,12 @@ use sqlx::types::Uuid;
 use weir_billing::invoice::{Fee, FeeKind, Invoice, InvoiceStatus, InvoiceSubscription};
 use weir_ids::{InvoiceId, OrganizationId};
 
-/// Writes a new draft, whole. Errors as of [`insert_many`].
-pub async fn insert(conn: &mut PgConnection, invoice: &Invoice) -> Result<(), StoreError> {
-    insert_many(conn, std::slice::from_ref(invoice)).await
-}
-
-/// Writes new drafts, whole, in three statements however many they are. Errors: `NotDraft`;
-/// `Unbalanced`; `Duplicate` when a subscription has an invoice of that instant already
-/// (`invoice_subscriptions_due_key`) or one that bills some of the same time
-/// (`invoice_subscriptions_base_overlap`, `invoice_subscriptions_usage_overlap`). All or nothing
+/// Writes new drafts, whole, in three statements however many they are; their usage lines were
+/// computed from `provenance`. Errors: `NotDraft`; `Unbalanced`; `Duplicate` when a subscription has an
+/// invoice of that instant already (`invoice_subscriptions_due_key`) or one that bills some of the same
+/// time (`invoice_subscriptions_base_overlap`, `invoice_subscriptions_usage_overlap`). All or nothing
 /// when the caller's transaction ends with the error.
-pub async fn insert_many(conn: &mut PgConnection, invoices: &[Invoice]) -> Result<(), StoreError> {
-    insert_many_from(conn, invoices, None).await
-}
-
-/// [`insert_many`] of invoices whose usage lines were computed from `provenance`.
-pub async fn insert_many_from(
+pub async fn insert_many(
     conn: &mut PgConnection,
     invoices: &[Invoice],
     provenance: Option<Provenance>,
@@ -80,15 +71,18 @@ pub async fn replace_fees(conn: &mut PgConnection, invoice: &Invoice) -> Result<
 }
 
 /// Fixes a draft for ever and gives it the customer's next number, which it returns: no number is
-/// left out, whatever crashes. Errors: `NotDraft`, also when it is not there.
+/// left out, whatever crashes. What it failed by before is forgotten. Errors: `NotDraft`, also when it
+/// is not there.
 pub async fn finalize(
     conn: &mut PgConnection,
     organization: OrganizationId,
     invoice: InvoiceId,
     at: Timestamp,
 ) -> Result<String, StoreError> {
-    let mut finalized = finalize_many(conn, &[(organization, invoice)], at).await?;
-    finalized.pop().map(|(_, number)| number).ok_or(StoreError::NotDraft(invoice))
+    let mut finalized = finalize_many(&mut *conn, &[(organization, invoice)], at).await?;
+    let (_, number) = finalized.pop().ok_or(StoreError::NotDraft(invoice))?;
+    billing_failures::clear(conn, &[(organization, Subject::Draft(invoice))]).await?;
+    Ok(number)
 }
 
 /// Finalizes those of these invoices that are drafts, and returns their numbers. Of one customer,

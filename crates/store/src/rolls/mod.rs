@@ -17,7 +17,7 @@ mod work;
 pub use cells::external_ids;
 pub use read::{
     Adopted, GenerationRows, PartitionProgress, RollProgress, RollSubject, adopted, generations,
-    progress, unsettled, voided,
+    progress, unsettled,
 };
 pub use schedule::{rolling, start_due};
 pub use sweep::{Superseded, mark_deleted, superseded};

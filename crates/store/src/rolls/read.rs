@@ -1,7 +1,7 @@
 //! What others must know of rolls: which generation counts, who must wait, how far it is.
 
 use super::RollState;
-use crate::columns::{bigint, from_word, id, unsigned};
+use crate::columns::{from_word, id, unsigned};
 use crate::{StoreError, Timestamp};
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -151,34 +151,11 @@ pub async fn adopted(
 /// The organizations whose usage is about to change by a roll or a void: their invoices wait.
 pub async fn unsettled(conn: &mut PgConnection) -> Result<BTreeSet<OrganizationId>, StoreError> {
     let rows = sqlx::query_scalar!(
-        r#"SELECT organization_id AS "organization_id!"
-           FROM usage_rolls WHERE state IN ('waiting', 'rolling')
-           UNION
-           SELECT organization_id FROM event_voids WHERE generation IS NULL"#
+        r#"SELECT organization_id AS "organization_id!" FROM unsettled_organizations"#
     )
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(id).collect())
-}
-
-/// Those of the transaction ids that count for nothing in `generation`.
-pub async fn voided(
-    conn: &mut PgConnection,
-    organization: OrganizationId,
-    generation: u64,
-    transaction_ids: &[String],
-) -> Result<BTreeSet<String>, StoreError> {
-    let rows = sqlx::query_scalar!(
-        "SELECT transaction_id
-         FROM event_voids
-         WHERE organization_id = $1 AND transaction_id = ANY($2) AND generation <= $3",
-        organization as _,
-        transaction_ids,
-        bigint("event_voids.generation", generation)?,
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows.into_iter().collect())
 }
 
 /// Ended rolls that are shown.

@@ -8,57 +8,56 @@ use sqlx::{Connection, PgConnection};
 use std::collections::BTreeMap;
 use weir_ids::{BillableMetricId, OrganizationId, SubscriptionId};
 
-/// Voids that one call makes rolls of; the rest is for the next.
+/// Voids that one call makes rolls of, and those of the same instant; the rest is for the next.
 const VOIDS_MAX: i64 = 10_000;
 
 /// Makes rolls of new voids and starts the next roll of each organization where none is under way.
 /// Any process may call it at any time. Returns how many were started.
 pub async fn start_due(conn: &mut PgConnection) -> Result<u64, StoreError> {
-    if !anything_due(conn).await? {
+    if !any_void_waits(conn).await? && startable(conn).await?.is_empty() {
         return Ok(0);
     }
     let mut tx = conn.begin().await?;
     // Whoever asks for a roll, or ends one, holds the same lock.
     let version = next_version(&mut tx).await?;
     collect_voids(&mut tx).await?;
-    let due = sqlx::query!(
-        r#"SELECT DISTINCT ON (r.organization_id) r.generation, r.kind, r.metric_id
-           FROM usage_rolls r
-           WHERE r.state = 'waiting' AND NOT EXISTS (
-               SELECT FROM usage_rolls o
-               WHERE o.organization_id = r.organization_id AND o.state = 'rolling'
-           )
-           ORDER BY r.organization_id, r.generation"#
-    )
-    .fetch_all(&mut *tx)
-    .await?;
-    for roll in &due {
+    let due = startable(&mut tx).await?;
+    for generation in &due {
         sqlx::query!(
             "UPDATE usage_rolls
              SET state = 'rolling', catalog_version = $2, started_at = clock_timestamp()
              WHERE generation = $1",
-            roll.generation,
+            generation,
             version,
         )
         .execute(&mut *tx)
         .await?;
-        announce(&mut tx, roll.generation, version).await?;
+        announce(&mut tx, *generation, version).await?;
     }
     tx.commit().await?;
     unsigned("usage_rolls", due.len())
 }
 
-async fn anything_due(conn: &mut PgConnection) -> Result<bool, StoreError> {
+async fn any_void_waits(conn: &mut PgConnection) -> Result<bool, StoreError> {
     Ok(sqlx::query_scalar!(
-        r#"SELECT EXISTS (
-               SELECT FROM usage_rolls r
-               WHERE r.state = 'waiting' AND NOT EXISTS (
-                   SELECT FROM usage_rolls o
-                   WHERE o.organization_id = r.organization_id AND o.state = 'rolling'
-               )
-           ) OR EXISTS (SELECT FROM event_voids WHERE generation IS NULL) AS "due!""#
+        r#"SELECT EXISTS (SELECT FROM event_voids WHERE generation IS NULL) AS "waits!""#
     )
     .fetch_one(conn)
+    .await?)
+}
+
+/// The next roll of each organization in which none is under way.
+async fn startable(conn: &mut PgConnection) -> Result<Vec<i64>, StoreError> {
+    Ok(sqlx::query_scalar!(
+        "SELECT DISTINCT ON (r.organization_id) r.generation
+         FROM usage_rolls r
+         WHERE r.state = 'waiting' AND NOT EXISTS (
+             SELECT FROM usage_rolls o
+             WHERE o.organization_id = r.organization_id AND o.state = 'rolling'
+         )
+         ORDER BY r.organization_id, r.generation"
+    )
+    .fetch_all(conn)
     .await?)
 }
 
@@ -104,9 +103,9 @@ async fn announce(
 }
 
 /// Gives the voids that belong to no roll to one of each organization, a new one or one that has
-/// not started. A void belongs to the
-/// cells of every subscription that ever held its external id at its time; those of no subscription
-/// make a roll without cells, which is done at once: they only get its generation.
+/// not started; those of one instant together. A void belongs to the cells of every subscription
+/// that ever held its external id at its time; those of no subscription make a roll without cells,
+/// which is done at once: they only get its generation.
 async fn collect_voids(conn: &mut PgConnection) -> Result<(), StoreError> {
     sqlx::query_file!("src/sql/roll_voids.sql", VOIDS_MAX).execute(conn).await?;
     Ok(())
@@ -123,32 +122,28 @@ pub async fn rolling(conn: &mut PgConnection) -> Result<Vec<Roll>, StoreError> {
     )
     .fetch_all(&mut *conn)
     .await?;
-    let generations: Vec<i64> = rolls.iter().map(|roll| roll.generation).collect();
-    let mut kinds = kinds(
-        conn,
-        &generations,
-        rolls.iter().map(|roll| (roll.generation, roll.kind.as_str(), roll.metric_id)),
-    )
-    .await?;
-    let mut found = Vec::with_capacity(rolls.len());
-    for roll in &rolls {
-        let Some(kind) = kinds.remove(&roll.generation) else { continue };
-        found.push(Roll {
-            generation: unsigned("usage_rolls.generation", roll.generation)?,
-            organization: id::<OrganizationId>(roll.organization_id),
-            kind,
-            takes_hold_in: unsigned("usage_rolls.catalog_version", roll.catalog_version)?,
-        });
-    }
-    Ok(found)
+    with_kinds(conn, rolls, |roll| (roll.generation, &roll.kind, roll.metric_id))
+        .await?
+        .into_iter()
+        .map(|(roll, kind)| {
+            Ok(Roll {
+                generation: unsigned("usage_rolls.generation", roll.generation)?,
+                organization: id::<OrganizationId>(roll.organization_id),
+                kind,
+                takes_hold_in: unsigned("usage_rolls.catalog_version", roll.catalog_version)?,
+            })
+        })
+        .collect()
 }
 
-/// What these rolls, of which kind and metric are known, compute again.
-pub(super) async fn kinds(
+/// These rolls, each with what it computes again: `columns` says a roll's generation, kind and metric.
+/// Errors: `Corrupt` when that names nothing to compute.
+pub(super) async fn with_kinds<R>(
     conn: &mut PgConnection,
-    generations: &[i64],
-    rolls: impl Iterator<Item = (i64, &str, Option<Uuid>)>,
-) -> Result<BTreeMap<i64, RollKind>, StoreError> {
+    rolls: Vec<R>,
+    columns: impl Fn(&R) -> (i64, &str, Option<Uuid>),
+) -> Result<Vec<(R, RollKind)>, StoreError> {
+    let generations: Vec<i64> = rolls.iter().map(|roll| columns(roll).0).collect();
     let cells = sqlx::query!(
         "SELECT c.generation, c.subscription_id, c.bucket, s.external_id
          FROM usage_roll_cells c
@@ -156,7 +151,7 @@ pub(super) async fn kinds(
              ON s.organization_id = c.organization_id AND s.id = c.subscription_id
          WHERE c.generation = ANY($1)
          ORDER BY c.generation, c.subscription_id, c.bucket",
-        generations,
+        &generations,
     )
     .fetch_all(conn)
     .await?;
@@ -175,7 +170,9 @@ pub(super) async fn kinds(
         }
     }
     rolls
-        .map(|(generation, word, metric)| {
+        .into_iter()
+        .map(|roll| {
+            let (generation, word, metric) = columns(&roll);
             let kind = match (word, metric) {
                 ("metric", Some(metric)) => {
                     RollKind::Metric { metric: id::<BillableMetricId>(metric) }
@@ -191,7 +188,7 @@ pub(super) async fn kinds(
                     return Err(StoreError::Corrupt { column: "usage_rolls.kind", value });
                 }
             };
-            Ok((generation, kind))
+            Ok((roll, kind))
         })
         .collect()
 }
@@ -208,7 +205,6 @@ pub(super) async fn end_if_complete(
     if !is_complete(conn, generation).await? {
         return Ok(());
     }
-    let version = next_version(conn).await?;
     let ended = sqlx::query!(
         "UPDATE usage_rolls
          SET state = 'done', ended_at = clock_timestamp()
@@ -220,6 +216,7 @@ pub(super) async fn end_if_complete(
     if ended.rows_affected() == 0 {
         return Ok(());
     }
+    let version = next_version(conn).await?;
     switch_metric(conn, generation, version).await?;
     switch_overrides(conn, generation, version).await
 }

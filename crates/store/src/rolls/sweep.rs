@@ -1,8 +1,8 @@
 //! What rolls have replaced, to be deleted from ClickHouse.
 
-use super::{RollKind, schedule::kinds};
+use super::{RollKind, RollState, schedule::with_kinds};
 use crate::StoreError;
-use crate::columns::{bigint, id, unsigned};
+use crate::columns::{bigint, from_word, id, unsigned};
 use sqlx::PgConnection;
 use weir_ids::OrganizationId;
 
@@ -29,7 +29,7 @@ impl Superseded {
 const SWEPT_MAX: i64 = 100;
 
 /// What may be deleted: what was replaced an hour ago or longer, so that no reader that asked
-/// before the switch still wants it. Oldest first.
+/// before the switch still wants it. Oldest first. Errors: `Corrupt`; nothing is deleted by guess.
 pub async fn superseded(conn: &mut PgConnection) -> Result<Vec<Superseded>, StoreError> {
     let rolls = sqlx::query!(
         "SELECT generation, organization_id, kind, metric_id, state
@@ -42,23 +42,21 @@ pub async fn superseded(conn: &mut PgConnection) -> Result<Vec<Superseded>, Stor
     )
     .fetch_all(&mut *conn)
     .await?;
-    let generations: Vec<i64> = rolls.iter().map(|roll| roll.generation).collect();
-    let mut kinds = kinds(
-        conn,
-        &generations,
-        rolls.iter().map(|roll| (roll.generation, roll.kind.as_str(), roll.metric_id)),
-    )
-    .await?;
-    let mut found = Vec::with_capacity(rolls.len());
-    for roll in &rolls {
-        let organization = id(roll.organization_id);
-        let generation = unsigned("usage_rolls.generation", roll.generation)?;
-        found.push(match kinds.remove(&roll.generation).filter(|_| roll.state == "done") {
-            Some(kind) => Superseded::Replaced { generation, organization, kind },
-            None => Superseded::Abandoned { generation, organization },
-        });
-    }
-    Ok(found)
+    with_kinds(conn, rolls, |roll| (roll.generation, &roll.kind, roll.metric_id))
+        .await?
+        .into_iter()
+        .map(|(roll, kind)| {
+            let organization = id(roll.organization_id);
+            let generation = unsigned("usage_rolls.generation", roll.generation)?;
+            match from_word("usage_rolls.state", &roll.state)? {
+                RollState::Done => Ok(Superseded::Replaced { generation, organization, kind }),
+                RollState::Abandoned => Ok(Superseded::Abandoned { generation, organization }),
+                RollState::Waiting | RollState::Rolling => {
+                    Err(StoreError::Corrupt { column: "usage_rolls.state", value: roll.state })
+                }
+            }
+        })
+        .collect()
 }
 
 /// Says that what the roll replaced is deleted.

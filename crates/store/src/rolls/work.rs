@@ -57,11 +57,24 @@ pub async fn take_up(
             found.ok_or(StoreError::Fenced { partition, epoch })?
         }
     };
-    if found.finished {
-        end_if_complete(&mut tx, generation).await?;
-    }
     tx.commit().await?;
+    if found.finished {
+        end(conn, generation).await?;
+    }
     Ok(Some(found))
+}
+
+/// Ends the roll if that was its last partition; how it is now.
+///
+/// In a transaction of its own, after the partition's: who changes the catalog locks its version and
+/// then the partitions, so nobody may hold a partition and wait for the version. Between the two a
+/// crash leaves a roll that is finished everywhere: the next one to take it up ends it.
+async fn end(conn: &mut PgConnection, generation: u64) -> Result<RollState, StoreError> {
+    let mut tx = conn.begin().await?;
+    end_if_complete(&mut tx, generation).await?;
+    let state = state(&mut tx, generation).await?;
+    tx.commit().await?;
+    Ok(state)
 }
 
 /// Fixes the roll's end in the partition, unless a chunk is open.
@@ -157,7 +170,7 @@ pub async fn open_chunk(
 }
 
 /// Marks the open chunk of a roll done. The one that ends at the partition's `to` finishes the
-/// partition, and the last partition the roll: in the same transaction readers take its generation.
+/// partition, and the last partition the roll: right after it readers take its generation.
 /// Said twice, it is done once. Returns how the roll is now.
 /// Errors: `Fenced` when the epoch is not the owner, or the chunk is not the open one.
 pub async fn finish_chunk(
@@ -197,12 +210,8 @@ pub async fn finish_chunk(
         Some(now) => now.finished,
         None => return Err(StoreError::Fenced { partition: chunk.partition, epoch: chunk.epoch }),
     };
-    if finished {
-        end_if_complete(&mut tx, chunk.generation).await?;
-    }
-    let state = state(&mut tx, chunk.generation).await?;
     tx.commit().await?;
-    Ok(state)
+    if finished { end(conn, chunk.generation).await } else { state(conn, chunk.generation).await }
 }
 
 /// Locks the partition for its owner. Errors: `Fenced`.

@@ -1,33 +1,33 @@
-WITH drafts AS MATERIALIZED (
-    SELECT organization_id, id, customer_id, due_at
+-- Nothing here compares each invoice of the batch with each other: the planner takes a batch for a
+-- handful of rows, and joins two of them by trying every pair. So an invoice is looked up by its key
+-- (with its status in the condition it would be looked for among all drafts), and a customer carries
+-- its invoices along instead of being joined with them.
+WITH named AS MATERIALIZED (
+    SELECT organization_id, id, customer_id, due_at, status
     FROM invoices
     WHERE (organization_id, id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
-      AND status = 'draft'
     FOR UPDATE
-),
-numbered AS (
-    SELECT organization_id, id, customer_id,
-           row_number() OVER (PARTITION BY organization_id, customer_id ORDER BY due_at, id) AS place
-    FROM drafts
 ),
 counted AS (
     UPDATE customers c
     SET invoice_sequence = c.invoice_sequence + n.drafts
     FROM (
-        SELECT organization_id, customer_id, count(*) AS drafts
-        FROM drafts
+        SELECT organization_id, customer_id, count(*) AS drafts,
+            array_agg(id ORDER BY due_at, id) AS ids
+        FROM named
+        WHERE status = 'draft'
         GROUP BY organization_id, customer_id
     ) n
     WHERE c.organization_id = n.organization_id AND c.id = n.customer_id
-    RETURNING c.organization_id, c.id, c.invoice_sequence - n.drafts AS before,
-        c.sequential_id::text AS customer
+    RETURNING c.organization_id, c.invoice_sequence - n.drafts AS before,
+        c.sequential_id::text AS customer, n.ids
 ),
 assigned AS (
-    SELECT n.organization_id, n.id, c.before + n.place AS sequential_id,
-           (c.before + n.place)::text AS place, c.customer, o.document_number_prefix AS prefix
-    FROM numbered n
-    JOIN counted c ON c.organization_id = n.organization_id AND c.id = n.customer_id
-    JOIN organizations o ON o.id = n.organization_id
+    SELECT c.organization_id, d.id, c.before + d.place AS sequential_id,
+           (c.before + d.place)::text AS place, c.customer, o.document_number_prefix AS prefix
+    FROM counted c
+    JOIN organizations o ON o.id = c.organization_id
+    CROSS JOIN LATERAL unnest(c.ids) WITH ORDINALITY AS d (id, place)
 )
 UPDATE invoices i
 SET status = 'finalized',

@@ -2,7 +2,9 @@ WITH taken AS (
     SELECT organization_id, transaction_id, external_subscription_id, timestamp
     FROM event_voids
     WHERE generation IS NULL
-    LIMIT $1
+    -- Those of one call have one instant, and leave usage together.
+    ORDER BY voided_at
+    FETCH FIRST ($1) ROWS WITH TIES
 ),
 cells AS (
     SELECT DISTINCT t.organization_id, s.id AS subscription_id,

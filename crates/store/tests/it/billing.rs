@@ -1,6 +1,8 @@
 //! What is due, to whom.
 
-use crate::fixtures::{ACME, OTHER, base, customer, deployment, draft, month, subscription};
+use crate::fixtures::{
+    ACME, OTHER, base, customer, deployment, draft, insert, month, subscription,
+};
 use sqlx::PgPool;
 use std::time::Duration;
 use weir_ids::{CustomerId, SubscriptionId};
@@ -9,7 +11,7 @@ use weir_store::billing::{
 };
 use weir_store::billing_failures::{Failure, Subject};
 use weir_store::subscriptions::{NextDue, set_next_due};
-use weir_store::{billing_failures, clock, customers, invoices, subscriptions};
+use weir_store::{Tx, billing_failures, clock, customers, invoices, subscriptions};
 
 fn due(organization: weir_ids::OrganizationId, customer: u128) -> DueCustomer {
     DueCustomer { organization, customer: CustomerId::from_u128(base(organization) + customer) }
@@ -108,7 +110,7 @@ async fn a_contract_holds_what_is_due_first_and_together(pool: PgPool) {
 async fn what_is_billed_is_known_to_the_next_contract(pool: PgPool) {
     deployment(&pool, ACME, "Acme").await;
     let mut tx = pool.begin().await.unwrap();
-    invoices::insert(&mut tx, &draft(ACME, 1, 1, 3)).await.unwrap();
+    insert(&mut tx, &draft(ACME, 1, 1, 3)).await.unwrap();
     let next = NextDue {
         organization: ACME,
         subscription: SubscriptionId::from_u128(1),
@@ -130,7 +132,7 @@ async fn drafts_fall_due_and_bring_their_prices(pool: PgPool) {
     let mut graced = draft(ACME, 1, 1, 3);
     let finalize_at = month(5);
     graced.status = weir_billing::invoice::InvoiceStatus::Draft { finalize_at };
-    invoices::insert(&mut tx, &graced).await.unwrap();
+    insert(&mut tx, &graced).await.unwrap();
     assert_eq!(next_due(&mut tx, month(4)).await.unwrap(), Some(finalize_at));
     assert!(due_drafts(&mut tx, month(4), 10).await.unwrap().is_empty());
     let found = due_drafts(&mut tx, month(5), 10).await.unwrap();
@@ -172,4 +174,52 @@ async fn what_failed_is_passed_over_until_its_retry_and_holds_up_nothing_else(po
     assert_eq!(due_customers(&mut tx, month(3), 10).await.unwrap().len(), 1);
     billing_failures::clear(&mut tx, &[(ACME, failure.subject)]).await.unwrap();
     assert!(billing_failures::list(&mut tx).await.unwrap().is_empty());
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn what_failed_is_forgotten_once_there_is_nothing_left_to_bill_of_it(pool: PgPool) {
+    deployment(&pool, ACME, "Acme").await;
+    let mut conn = pool.acquire().await.unwrap();
+    let subscription = SubscriptionId::from_u128(1);
+    let graced = draft(ACME, 11, 1, 3);
+    insert(&mut conn, &graced).await.unwrap();
+    let failed = |subject| Failure {
+        organization: ACME,
+        subject,
+        due_at: month(3),
+        reason: "overflow".to_owned(),
+        message: "too many digits".to_owned(),
+    };
+    let failures = [failed(Subject::Subscription(subscription)), failed(Subject::Draft(graced.id))];
+    let an_hour = Duration::from_secs(3_600);
+    billing_failures::record(&mut conn, &failures, an_hour).await.unwrap();
+    let left = async || {
+        let records = billing_failures::list(&mut pool.acquire().await.unwrap()).await.unwrap();
+        records.into_iter().map(|record| record.failure.subject).collect::<Vec<_>>()
+    };
+    let due = |at| NextDue { organization: ACME, subscription, at };
+
+    let mut tx = Tx::begin(&pool, ACME).await.unwrap();
+    set_next_due(&mut tx, &[due(Some(month(4)))]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(left().await.len(), 2, "it is still to be billed");
+    let customer = (ACME, CustomerId::from_u128(1));
+    billing_failures::clear_ended(&mut conn, &[customer], &[]).await.unwrap();
+    assert_eq!(left().await.len(), 2, "it has not ended");
+
+    // As the API ends it, for the tenant alone.
+    let mut tx = Tx::begin(&pool, ACME).await.unwrap();
+    set_next_due(&mut tx, &[due(None)]).await.unwrap();
+    invoices::finalize(&mut tx, ACME, graced.id, month(4)).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(left().await, []);
+
+    // What comes late for it failed, and does not any more.
+    billing_failures::record(&mut conn, &failures[..1], an_hour).await.unwrap();
+    billing_failures::clear_ended(&mut conn, &[customer], &failures[..1]).await.unwrap();
+    let stranger = (ACME, CustomerId::from_u128(2));
+    billing_failures::clear_ended(&mut conn, &[stranger], &[]).await.unwrap();
+    assert_eq!(left().await, [failures[0].subject]);
+    billing_failures::clear_ended(&mut conn, &[customer], &[]).await.unwrap();
+    assert_eq!(left().await, []);
 }

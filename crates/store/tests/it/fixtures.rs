@@ -18,7 +18,10 @@ use weir_ids::{
 use weir_money::{Amount, Currency, Money, Quantity, Rate};
 use weir_store::api_keys::ApiKey;
 use weir_store::organizations::Organization;
-use weir_store::{api_keys, billable_metrics, customers, organizations, plans, subscriptions};
+use weir_store::{
+    PgConnection, StoreError, api_keys, billable_metrics, customers, invoices, organizations,
+    plans, subscriptions,
+};
 
 pub type Time = DateTime<Utc>;
 
@@ -190,6 +193,11 @@ pub async fn deployment(pool: &PgPool, id: OrganizationId, name: &str) {
     subscriptions::insert(&mut conn, &subscription(id, 1, 1, 1), Some(month(3))).await.unwrap();
     let key = api_key(id, 1, &["*"]);
     api_keys::insert(&mut conn, &key, &api_keys::hash(name)).await.unwrap();
+}
+
+/// Writes a draft of unknown provenance.
+pub async fn insert(conn: &mut PgConnection, draft: &Invoice) -> Result<(), StoreError> {
+    invoices::insert_many(conn, std::slice::from_ref(draft), None).await
 }
 
 /// A draft of customer 1 that bills `subscription` for the month that ends at `due_at`.

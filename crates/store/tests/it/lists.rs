@@ -193,7 +193,7 @@ async fn invoices_are_filtered(pool: PgPool) {
     let mut tx = tenant(&pool).await;
     subscriptions::insert(&mut tx, &subscription(ACME, 2, 1, 1), None).await.unwrap();
     let drafts = [draft(ACME, 1, 1, 3), draft(ACME, 2, 1, 4), draft(ACME, 3, 2, 4)];
-    invoices::insert_many(&mut tx, &drafts).await.unwrap();
+    invoices::insert_many(&mut tx, &drafts, None).await.unwrap();
     invoices::finalize(&mut tx, ACME, drafts[0].id, month(4)).await.unwrap();
     let default = InvoiceFilter::default;
     let cases = [

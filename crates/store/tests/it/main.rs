@@ -13,6 +13,7 @@ mod metrics;
 mod organizations;
 mod pipeline;
 mod plans;
+mod roll_locks;
 mod rolls;
 mod schema;
 mod subscriptions;

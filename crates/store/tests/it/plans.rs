@@ -1,11 +1,11 @@
 //! Metrics, plans and their versions.
 
 use crate::fixtures::{
-    ACME, deployment, draft, metric, month, organization, plan, subscription, version,
+    ACME, deployment, draft, insert, metric, month, organization, plan, subscription, version,
 };
 use sqlx::PgPool;
 use weir_ids::{BillableMetricId, PlanId, SubscriptionId};
-use weir_store::{StoreError, Tx, billable_metrics, billing, invoices, plans, subscriptions};
+use weir_store::{StoreError, Tx, billable_metrics, billing, plans, subscriptions};
 
 #[sqlx::test(migrations = "../../migrations/postgres")]
 async fn a_metric_is_read_as_it_was_written(pool: PgPool) {
@@ -134,7 +134,7 @@ async fn uses_of_plans_and_metrics_are_counted(pool: PgPool) {
     deployment(&pool, ACME, "Acme").await;
     let mut tx = Tx::begin(&pool, ACME).await.unwrap();
     billable_metrics::insert(&mut tx, &metric(ACME, 2, "unused")).await.unwrap();
-    invoices::insert(&mut tx, &draft(ACME, 1, 1, 3)).await.unwrap();
+    insert(&mut tx, &draft(ACME, 1, 1, 3)).await.unwrap();
     let (used, unused) = (BillableMetricId::from_u128(1), BillableMetricId::from_u128(2));
     let uses = billable_metrics::uses(&mut tx, ACME, &[used, unused], month(3)).await.unwrap();
     let found = uses[&used];

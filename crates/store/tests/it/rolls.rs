@@ -13,7 +13,7 @@ use weir_store::organizations::{OrganizationSettings, set_settings};
 use weir_store::rolls::{
     PartitionRoll, Roll, RollChunk, RollKind, RollState, RollSubject, Superseded, finish_chunk,
     generations, mark_deleted, open_chunk, progress, rolling, start_due, superseded, take_up,
-    unsettled, voided,
+    unsettled,
 };
 use weir_store::voids::{self, Void};
 use weir_store::{
@@ -558,11 +558,9 @@ async fn voids_are_collected_into_one_roll_of_their_cells(pool: PgPool) {
         assert_eq!(generation_of(&mut conn, id).await, Some(roll.generation), "{id}");
     }
     let ids = ["a", "b", "x"].map(str::to_owned);
-    let found = voided(&mut conn, ACME, roll.generation, &ids).await.unwrap();
-    assert_eq!(found, ids[..2].iter().cloned().collect());
-    let before = voided(&mut conn, ACME, roll.generation - 1, &ids).await.unwrap();
-    assert!(before.is_empty(), "an older generation still counts them");
-    assert!(voided(&mut conn, OTHER, roll.generation, &ids).await.unwrap().is_empty());
+    let found = voids::find_many(&mut conn, ACME, &ids).await.unwrap();
+    assert_eq!(found.into_keys().collect::<Vec<_>>(), ids[..2]);
+    assert!(voids::find_many(&mut conn, OTHER, &ids).await.unwrap().is_empty());
 
     // Voided while it rolls: the next one's, and two more join that.
     voids::insert(&mut conn, &void("d", "sub-1", "2026-02-03T10:01:00Z")).await.unwrap();
@@ -593,6 +591,51 @@ async fn voids_are_collected_into_one_roll_of_their_cells(pool: PgPool) {
         .collect();
     assert_eq!(rows, expected, "what a later roll replaced is gone");
     assert!(unsettled(&mut conn).await.unwrap().is_empty());
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn voids_of_one_instant_are_in_one_roll_however_many_there_are(pool: PgPool) {
+    let mut conn = world(&pool).await;
+    let of = |name: &str, day: u32| {
+        let time = format!("2026-02-0{day}T10:00:00Z");
+        (0..6_000).map(|n| void(&format!("{name}-{n}"), "sub-1", &time)).collect::<Vec<_>>()
+    };
+    let (later, mut sooner) = (of("later", 3), of("sooner", 4));
+    for void in &mut sooner {
+        void.voided_at -= Duration::from_secs(1);
+    }
+    voids::insert_many(&mut conn, &later).await.unwrap();
+    voids::insert_many(&mut conn, &sooner).await.unwrap();
+    assert_eq!(start_due(&mut conn).await.unwrap(), 1);
+    let roll = only_roll(&mut conn).await;
+    let cells = ["2026-02-03T10:00:00Z", "2026-02-04T10:00:00Z"].map(|at_| (sub(1), at(at_)));
+    assert_eq!(roll.kind, RollKind::Cells { cells: cells.to_vec() });
+    let ids: Vec<String> =
+        later.into_iter().chain(sooner).map(|void| void.transaction_id).collect();
+    let found = voids::find_many(&mut conn, ACME, &ids).await.unwrap();
+    assert_eq!(found.len(), 12_000);
+    assert!(found.values().all(|void| void.generation == Some(roll.generation)));
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn a_roll_of_an_unknown_kind_is_an_error_and_nothing_to_delete(pool: PgPool) {
+    let mut conn = world(&pool).await;
+    voids::insert(&mut conn, &void("a", "sub-1", "2026-02-03T10:00:00Z")).await.unwrap();
+    start_due(&mut conn).await.unwrap();
+    let generation = only_roll(&mut conn).await.generation;
+    execute(&mut conn, "ALTER TABLE usage_rolls DROP CONSTRAINT usage_rolls_kind_check").await;
+    execute(&mut conn, "UPDATE usage_rolls SET kind = 'days'").await;
+    let unread = rolling(&mut conn).await;
+    assert!(matches!(unread, Err(StoreError::Corrupt { .. })), "{unread:?}");
+    execute(&mut conn, "UPDATE usage_rolls SET kind = 'cells'").await;
+    roll_to_the_end(&mut conn, generation).await;
+    execute(
+        &mut conn,
+        "UPDATE usage_rolls SET kind = 'days', ended_at = ended_at - interval '61 minutes'",
+    )
+    .await;
+    let unread = superseded(&mut conn).await;
+    assert!(matches!(unread, Err(StoreError::Corrupt { .. })), "{unread:?}");
 }
 
 #[sqlx::test(migrations = "../../migrations/postgres")]

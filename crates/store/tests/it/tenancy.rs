@@ -1,18 +1,18 @@
 //! One organization never sees or writes another's rows, even where a statement forgets to filter.
 
-use crate::fixtures::{ACME, OTHER, deployment, draft, metric};
+use crate::fixtures::{ACME, OTHER, deployment, draft, insert, metric};
 use sqlx::{AssertSqlSafe, PgPool};
 use std::time::Duration;
 use weir_billing::invoice::Invoice;
 use weir_ids::OrganizationId;
 use weir_store::billing_failures::{Failure, Subject};
-use weir_store::{StoreError, Tx, billable_metrics, billing_failures, idempotency, invoices};
+use weir_store::{StoreError, Tx, billable_metrics, billing_failures, idempotency};
 
 async fn filled(pool: &PgPool, organization: OrganizationId, name: &str) {
     deployment(pool, organization, name).await;
     let mut tx = Tx::begin(pool, organization).await.unwrap();
     let invoice: Invoice = draft(organization, 1, 1, 3);
-    invoices::insert(&mut tx, &invoice).await.unwrap();
+    insert(&mut tx, &invoice).await.unwrap();
     let request = idempotency::Request { key: "one", rpc: "Create", hash: [1; 32] };
     idempotency::claim(&mut tx, organization, &request).await.unwrap();
     idempotency::record(&mut tx, organization, "one", 1).await.unwrap();
@@ -50,8 +50,12 @@ async fn filled(pool: &PgPool, organization: OrganizationId, name: &str) {
 
 async fn tenant_tables(pool: &PgPool) -> Vec<String> {
     sqlx::query_scalar(
-        "SELECT table_name::text FROM information_schema.columns
+        // Views are not for tenants at all.
+        "SELECT table_name::text
+         FROM information_schema.columns
+         JOIN information_schema.tables USING (table_schema, table_name)
          WHERE table_schema = 'public' AND column_name = 'organization_id'
+           AND table_type = 'BASE TABLE'
          ORDER BY table_name",
     )
     .fetch_all(pool)
@@ -156,6 +160,7 @@ async fn a_tenant_can_change_neither_the_pipeline_nor_a_plan_version(pool: PgPoo
         "UPDATE event_voids SET generation = 1",
         "DELETE FROM event_voids",
         "SELECT * FROM aggregators",
+        "SELECT * FROM unsettled_organizations",
         "SELECT usage_starts_now()",
         "UPDATE catalog_version SET version = 0",
         "INSERT INTO test_clock (now, moved_at) VALUES (now(), now())",

@@ -42,7 +42,7 @@ async fn every_read_that_money_depends_on_first_has_the_replica_catch_up() {
     let (from, to) = (Position::ZERO, Position::from_u64(9));
     let range = ChunkRange { partition: 3, from, to };
     let errors: [(&str, UsageError); 7] = [
-        ("usage", cluster.usage(ORGANIZATION, &[window], &none).await.unwrap_err()),
+        ("usage", cluster.usage(ORGANIZATION, &[window], &everything(), &none).await.unwrap_err()),
         ("usage_values", cluster.distinct_unions(ORGANIZATION, &[union], &none).await.unwrap_err()),
         ("usage", cluster.late_buckets(ORGANIZATION, &[late], &none).await.unwrap_err()),
         ("events", cluster.raw_boundary(&scope, 3, from, to, 5).await.unwrap_err()),
@@ -65,4 +65,13 @@ async fn inserts_for_a_majority_are_ones_that_clickhouse_understands() {
     cluster.insert_chunk(&chunk, "a").await.unwrap();
     cluster.insert_roll(&chunk.usage, &[], "b").await.unwrap();
     assert_eq!(one(&database, MARCH).await.events, 2);
+}
+
+#[tokio::test]
+async fn where_every_table_is_there_a_start_says_nothing_to_all_servers() {
+    let database = database().await;
+    database.migrate().await.unwrap();
+    // The engine knows no such cluster, and would say so.
+    let error = database.clone().of_cluster("c").migrate().await.unwrap_err().to_string();
+    assert!(error.contains("schema_migrations (") && error.contains("not replicated"), "{error}");
 }

@@ -7,13 +7,14 @@ use std::{
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
+use weir_ids::SubscriptionId;
 use weir_usage::{
-    Chunk, ClickHouse, UsageRow,
+    Chunk, ClickHouse, EventRow, UsageRow,
     engine::{CHILD_COMMAND, Engine, EngineError, EngineOptions},
 };
 
 fn events(numbers: std::ops::Range<u64>) -> Chunk<'static> {
-    Chunk { events: numbers.map(event).collect(), ..Chunk::default() }
+    Chunk { events: block(numbers.map(event)), ..Chunk::default() }
 }
 
 fn kill(pid: u32) {
@@ -32,7 +33,7 @@ async fn acknowledged_chunks_and_their_tokens_survive_kill_9() {
             let numbers = chunk * 10..(chunk + 1) * 10;
             database.insert_chunk(&events(numbers), &format!("chunk-{chunk}")).await.unwrap();
         }
-        assert_eq!(database.count_events(ORGANIZATION).await.unwrap(), (round + 1) * 10);
+        assert_eq!(count_events(&database).await, (round + 1) * 10);
         kill(engine.pid());
         let status = engine.ended().await.unwrap();
         assert!(!status.success());
@@ -63,7 +64,7 @@ async fn a_chunk_that_a_kill_cut_short_counts_once_when_it_is_written_again() {
         let database = engine.connect("weir");
         database.insert_chunk(&chunk, &token).await.unwrap();
         let expected = (round + 1) * EVENTS;
-        assert_eq!(database.count_events(ORGANIZATION).await.unwrap(), expected, "round {round}");
+        assert_eq!(count_events(&database).await, expected, "round {round}");
         let found = one(&database, MARCH).await;
         assert_eq!((found.events, found.total), (expected, (round + 1).into()), "round {round}");
     }
@@ -86,11 +87,11 @@ async fn a_token_whose_rows_were_lost_is_forgotten_at_the_next_start() {
 
     let engine = own_engine(dir.path()).await;
     let database = engine.connect("weir");
-    assert_eq!(database.count_events(ORGANIZATION).await.unwrap(), 10);
+    assert_eq!(count_events(&database).await, 10);
     database.insert_chunk(&events(0..10), "kept").await.unwrap();
     database.insert_chunk(&events(10..20), "lost").await.unwrap();
     database.insert_chunk(&events(10..20), "lost").await.unwrap();
-    assert_eq!(database.count_events(ORGANIZATION).await.unwrap(), 20);
+    assert_eq!(count_events(&database).await, 20);
 }
 
 fn find(dir: &Path, name: &str) -> std::path::PathBuf {
@@ -111,6 +112,40 @@ fn find(dir: &Path, name: &str) -> std::path::PathBuf {
 }
 
 #[tokio::test]
+async fn events_are_sent_in_the_order_of_their_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = own_engine(dir.path()).await;
+    let database = engine.connect("weir");
+    database.migrate().await.unwrap();
+    // Blocks that were written, and those among them that the engine had to sort.
+    let sql = "SELECT sumIf(value, event = 'MergeTreeDataWriterBlocks') AS blocks,
+                    blocks - sumIf(value, event = 'MergeTreeDataWriterBlocksAlreadySorted')
+               FROM system.events";
+    let blocks = async || -> (u64, u64) {
+        let answer = answer(&engine, None, sql).await;
+        let (all, unsorted) = answer.split_once('\t').unwrap();
+        (all.parse().unwrap(), unsorted.parse().unwrap())
+    };
+    let before = blocks().await;
+    let mixed = |number: u64| {
+        let mut bits =
+            u128::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        bits ^= bits >> 59;
+        bits
+    };
+    let rows = (0..2_000).map(|number| EventRow {
+        subscription: (number % 7 > 0).then(|| SubscriptionId::from_u128(mixed(number % 50))),
+        code: ["tokens", "calls", "Calls", "calls-2"][number as usize % 4].into(),
+        timestamp: event(mixed(number) as u64 % 500).timestamp,
+        ..event(number)
+    });
+    let chunk = Chunk { events: block(rows), ..Chunk::default() };
+    database.insert_chunk(&chunk, "a").await.unwrap();
+    assert_eq!(count_events(&database).await, 2_000);
+    assert_eq!(blocks().await, (before.0 + 1, before.1));
+}
+
+#[tokio::test]
 async fn the_engine_stops_cleanly_and_starts_again() {
     let dir = tempfile::tempdir().unwrap();
     let engine = own_engine(dir.path()).await;
@@ -123,7 +158,7 @@ async fn the_engine_stops_cleanly_and_starts_again() {
     let engine = own_engine(dir.path()).await;
     let database = engine.connect("weir");
     database.insert_chunk(&events(0..10), "a").await.unwrap();
-    assert_eq!(database.count_events(ORGANIZATION).await.unwrap(), 10);
+    assert_eq!(count_events(&database).await, 10);
 }
 
 #[tokio::test]

@@ -4,10 +4,10 @@ use crate::support::*;
 use std::{borrow::Cow, collections::BTreeSet};
 use weir_events::{Position, event_id};
 use weir_ids::OrganizationId;
-use weir_usage::{Chunk, ChunkRange, ClickHouse, EventCursor, EventFilter, EventRow};
+use weir_usage::{Chunk, ChunkRange, ClickHouse, EventCursor, EventFilter, EventRange, EventRow};
 
 async fn insert(database: &ClickHouse, events: Vec<EventRow<'static>>) {
-    let chunk = Chunk { events, ..Chunk::default() };
+    let chunk = Chunk { events: block(events), ..Chunk::default() };
     database.insert_chunk(&chunk, "a").await.unwrap();
 }
 
@@ -30,7 +30,6 @@ async fn an_event_is_read_back_as_it_was_written() {
     assert_eq!(database.event(ORGANIZATION, "transaction-3").await.unwrap(), None);
     let stranger = OrganizationId::from_u128(9);
     assert_eq!(database.event(stranger, "transaction-1").await.unwrap(), None);
-    assert_eq!(database.count_events(stranger).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -71,6 +70,44 @@ async fn filters_choose_events() {
     let (from, to) = (Some(events[2].timestamp), Some(events[4].timestamp));
     assert_eq!(find(EventFilter { from, to, ..EventFilter::default() }).await, [3, 2]);
     assert_eq!(find(EventFilter::default()).await.len(), 10);
+}
+
+#[tokio::test]
+async fn a_range_holds_its_subscriptions_events_from_its_start_to_before_its_end() {
+    let database = database().await;
+    let mut events: Vec<_> = (0..10).map(event).collect();
+    for event in &mut events {
+        event.external_subscription_id = Cow::Borrowed("o'neill");
+    }
+    events[4].code = Cow::Borrowed("ca'lls");
+    events[5].external_subscription_id = Cow::Borrowed("another");
+    events[6].subscription = None;
+    events.reverse();
+    insert(&database, events.clone()).await;
+    events.reverse();
+    let range = EventRange {
+        external_subscription_id: "o'neill".to_owned(),
+        code: None,
+        from: events[2].timestamp,
+        to: events[8].timestamp,
+    };
+    let find = async |range: &EventRange, limit| {
+        let found = database.events_in(ORGANIZATION, range, limit).await.unwrap();
+        found.into_iter().map(|event| event.transaction_id).collect::<Vec<_>>()
+    };
+    let ids = |all: &[usize]| all.iter().map(|n| format!("transaction-{n}")).collect::<Vec<_>>();
+    assert_eq!(find(&range, 100).await, ids(&[2, 3, 4, 6, 7]));
+    assert_eq!(find(&range, 2).await, ids(&[2, 3]));
+    let of_code = EventRange { code: Some("ca'lls".to_owned()), ..range.clone() };
+    assert_eq!(find(&of_code, 100).await, ids(&[4]));
+    let found = database.events_in(ORGANIZATION, &of_code, 1).await.unwrap().remove(0);
+    let stored = &events[4];
+    assert_eq!(
+        (found.code, found.timestamp, found.content_hash),
+        (stored.code.to_string(), stored.timestamp, stored.content_hash)
+    );
+    let stranger = OrganizationId::from_u128(9);
+    assert!(database.events_in(stranger, &range, 100).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -97,7 +97,8 @@ async fn the_greatest_of_metric_subscription_and_cell_counts() {
     ] {
         let generations = Generations { metrics, subscriptions, cells };
         let windows = [SUBSCRIPTION, other].map(|one| (one, at(MARCH.0), at(MARCH.1)));
-        let all = database.usage(ORGANIZATION, &windows, &generations).await.unwrap();
+        let all =
+            database.usage(ORGANIZATION, &windows, &everything(), &generations).await.unwrap();
         let totals: Vec<_> = all.into_iter().map(|one| one.unwrap().total).collect();
         assert_eq!(totals, [quantity(ours), quantity(others)], "{generations:?}");
     }

@@ -9,6 +9,7 @@ mod engine;
 mod events;
 mod generations;
 mod late;
+mod measures;
 mod plan;
 mod raw;
 mod retention;

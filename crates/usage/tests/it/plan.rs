@@ -29,7 +29,10 @@ async fn usage_of_one_subscription_reads_one_granule_of_many_by_the_primary_key(
         cells: vec![(subscription, bucket_of(at("2026-01-10T10:00:00Z")), 3)],
     };
     for generations in [Generations::default(), rolled] {
-        let plan = database.explain_usage(ORGANIZATION, &windows, &generations).await.unwrap();
+        let plan = database
+            .explain_usage(ORGANIZATION, &windows, &everything(), &generations)
+            .await
+            .unwrap();
         let (_, by_key) = plan.split_once("PrimaryKey").expect(&plan);
         let granules = by_key.lines().find_map(|line| line.split_once("Granules: "));
         let (read, all) = granules.expect(&plan).1.trim().split_once('/').unwrap();

@@ -16,7 +16,7 @@ fn position(number: u64) -> Position {
 }
 
 async fn insert(database: &ClickHouse, events: Vec<EventRow<'static>>) {
-    insert_some(database, Chunk { events, ..Chunk::default() }).await;
+    insert_some(database, Chunk { events: block(events), ..Chunk::default() }).await;
 }
 
 #[tokio::test]

@@ -13,8 +13,8 @@ use weir_events::{Position, event_id};
 use weir_ids::{BillableMetricId, OrganizationId, SubscriptionId};
 use weir_money::Quantity;
 use weir_usage::{
-    Chunk, ClickHouse, EventRow, Generations, Latest, MetricUsage, UsageRow, UsageValueRow, Window,
-    bucket_of,
+    Chunk, ClickHouse, EventBlock, EventRow, Generations, Latest, Measure, Measures, MetricUsage,
+    NewEvent, UsageRow, UsageValueRow, Window, bucket_of,
     engine::{Engine, EngineOptions},
 };
 
@@ -54,7 +54,8 @@ pub async fn run_outside(sql: &str) -> String {
     answer(ENGINE.get().unwrap(), None, sql).await
 }
 
-async fn answer(engine: &Engine, database: Option<&str>, sql: &str) -> String {
+/// What an engine answers, as text; also an error.
+pub async fn answer(engine: &Engine, database: Option<&str>, sql: &str) -> String {
     let mut client = clickhouse::Client::default()
         .with_url(engine.url())
         .with_user(engine.user())
@@ -88,6 +89,13 @@ pub async fn own_engine(dir: &Path) -> Engine {
     .unwrap()
 }
 
+/// How many events there are in the partition of [`event`]s.
+pub async fn count_events(database: &ClickHouse) -> u64 {
+    let (all, mut count) = (Position::from_u64(u64::MAX), 0);
+    database.ids_of_partition(3, all, |_| count += 1).await.unwrap();
+    count
+}
+
 pub fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
 }
@@ -112,6 +120,12 @@ pub fn event(number: u64) -> EventRow<'static> {
         content_hash: number ^ u64::MAX,
         properties: Cow::Borrowed(r#"{"tokens": 9007199254740993, "region": "eu"}"#),
     }
+}
+
+/// The events as a chunk holds them.
+pub fn block(rows: impl IntoIterator<Item = EventRow<'static>>) -> EventBlock {
+    let rows: Vec<_> = rows.into_iter().collect();
+    EventBlock::of(&rows.iter().map(NewEvent::from).collect::<Vec<_>>()).unwrap()
 }
 
 /// One event of this value at this time.
@@ -172,8 +186,14 @@ pub async fn used(
     generations: &Generations,
 ) -> Vec<MetricUsage> {
     let windows = [window(start, end)];
-    let all = database.usage(ORGANIZATION, &windows, generations).await.unwrap();
+    let all = database.usage(ORGANIZATION, &windows, &everything(), generations).await.unwrap();
     all.into_iter().map(Result::unwrap).collect()
+}
+
+/// All that can be read of the metrics that these tests use.
+pub fn everything() -> Measures {
+    let metrics = (1..=4).chain(0xC1..=0xC9).map(BillableMetricId::from_u128);
+    metrics.flat_map(|metric| Measure::ALL.map(|measure| (metric, measure))).collect()
 }
 
 /// Each row in a chunk of its own, so that nothing is merged before it is written.

@@ -35,6 +35,7 @@ async fn windows_are_half_open_at_quarters_of_an_hour() {
         .usage(
             ORGANIZATION,
             &[window("2026-05-01T00:00:00Z", "2026-06-01T00:00:00Z")],
+            &everything(),
             &Generations::default(),
         )
         .await
@@ -152,7 +153,10 @@ async fn three_thousand_windows_are_read_at_once() {
         .flat_map(|id| [february, MARCH].map(|(start, end)| (id, start, end)))
         .map(|(id, start, end)| (SubscriptionId::from_u128(id), at(start), at(end)))
         .collect();
-    let all = database.usage(ORGANIZATION, &windows, &Generations::default()).await.unwrap();
+    let all = database
+        .usage(ORGANIZATION, &windows, &everything(), &Generations::default())
+        .await
+        .unwrap();
     assert_eq!(all.len(), 3_000);
     for (place, row) in all.into_iter().enumerate() {
         let row = row.unwrap();
@@ -179,7 +183,10 @@ async fn a_total_beyond_38_digits_is_an_error_of_its_own_row_only() {
     let first_day = start + TimeDelta::days(1);
     let windows =
         [(SUBSCRIPTION, start, end), (other, start, end), (SUBSCRIPTION, start, first_day)];
-    let all = database.usage(ORGANIZATION, &windows, &Generations::default()).await.unwrap();
+    let all = database
+        .usage(ORGANIZATION, &windows, &everything(), &Generations::default())
+        .await
+        .unwrap();
     let error = all[0].as_ref().unwrap_err();
     assert_eq!((error.subscription, error.metric, error.window), (SUBSCRIPTION, METRIC, 0));
     assert_eq!(error.total, "100000000000000000000000000");
@@ -190,9 +197,12 @@ async fn a_total_beyond_38_digits_is_an_error_of_its_own_row_only() {
 #[tokio::test]
 async fn no_windows_need_no_query() {
     let nowhere = ClickHouse::connect("http://127.0.0.1:1", "u", "p", "d");
-    assert_eq!(nowhere.usage(ORGANIZATION, &[], &Generations::default()).await.unwrap(), []);
+    assert_eq!(
+        nowhere.usage(ORGANIZATION, &[], &everything(), &Generations::default()).await.unwrap(),
+        []
+    );
     let error = nowhere
-        .usage(ORGANIZATION, &[window(MARCH.0, MARCH.1)], &Generations::default())
+        .usage(ORGANIZATION, &[window(MARCH.0, MARCH.1)], &everything(), &Generations::default())
         .await
         .unwrap_err();
     assert!(error.is_retryable(), "{error}");

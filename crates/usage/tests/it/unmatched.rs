@@ -14,7 +14,7 @@ async fn unmatched_are_those_without_a_subscription_or_metric_until_one_adopts_t
     events[5].external_subscription_id = Cow::Borrowed("o'neill\\");
     events[6].code = Cow::Borrowed("unheard of");
     let times: Vec<_> = events.iter().map(|event| event.timestamp).collect();
-    insert_some(&database, Chunk { events, ..Chunk::default() }).await;
+    insert_some(&database, Chunk { events: block(events), ..Chunk::default() }).await;
     let find = async |codes: &[&str], adopted: &[(&str, usize, Option<usize>)]| {
         let unmatched = Unmatched {
             codes_known: codes.iter().map(|code| code.to_string()).collect(),
@@ -48,7 +48,7 @@ async fn unmatched_goes_with_the_other_conditions_and_with_pages() {
         code: Cow::Borrowed(if n % 2 == 0 { "tokens" } else { "calls" }),
         ..event(n)
     });
-    insert_some(&database, Chunk { events: events.collect(), ..Chunk::default() }).await;
+    insert_some(&database, Chunk { events: block(events), ..Chunk::default() }).await;
     let filter = EventFilter {
         code: Some("calls".to_owned()),
         to: Some(event(15).timestamp),

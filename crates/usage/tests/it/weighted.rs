@@ -44,7 +44,10 @@ async fn weighted_sums_are_those_worked_out_by_hand() {
         let rows = events.iter().map(|(time, amount)| usage(time, amount));
         insert_usage(&database, rows.map(|row| UsageRow { subscription, ..row })).await;
         let windows = [(subscription, at(MARCH.0), at(end))];
-        let all = database.usage(ORGANIZATION, &windows, &Generations::default()).await.unwrap();
+        let all = database
+            .usage(ORGANIZATION, &windows, &everything(), &Generations::default())
+            .await
+            .unwrap();
         let found = all[0].as_ref().unwrap();
         assert_eq!(found.value_seconds, expected, "{events:?}");
     }
@@ -61,7 +64,10 @@ async fn a_window_s_weight_does_not_depend_on_how_rows_were_cut_into_chunks() {
     insert_usage(&database, others).await;
     insert_some(&database, Chunk { usage: rows, ..Chunk::default() }).await;
     let windows = [SUBSCRIPTION, apart].map(|one| (one, at(MARCH.0), at(MARCH.1)));
-    let all = database.usage(ORGANIZATION, &windows, &Generations::default()).await.unwrap();
+    let all = database
+        .usage(ORGANIZATION, &windows, &everything(), &Generations::default())
+        .await
+        .unwrap();
     let weights: Vec<_> = all.into_iter().map(|one| one.unwrap().value_seconds).collect();
     // Σ (n + 0.25) × (26 days 13:59:52.345679 − 60 n) over n of 0 to 59; the sum of n is 1770, of
     // n² 70210, and 26 days 13:59:52.345679 are 2296792.345679 s:

@@ -84,10 +84,21 @@ startupProbe:
 {{- end }}
 {{- end }}
 
+{{- /* The cluster's name; nothing where there is none. */}}
+{{- define "weir.clickhouse.cluster" -}}
+{{- if not .Values.clickhouse.enabled }}
+{{- .Values.clickhouse.cluster }}
+{{- else if gt (int .Values.clickhouse.replicas) 1 }}
+{{- .Values.clickhouse.cluster | default "weir" }}
+{{- end }}
+{{- end }}
+
 {{- define "weir.env.clickhouse" -}}
 - name: CLICKHOUSE_URL
 {{- if .Values.clickhouse.enabled }}
-  value: http://{{ include "weir.name" . }}-clickhouse:8123
+{{- $clickhouse := printf "%s-clickhouse" (include "weir.name" .) }}
+  # One server, so that a read is made where the read before it has had it caught up.
+  value: http://{{ $clickhouse }}-{{ .Values.clickhouse.server }}.{{ $clickhouse }}:8123
 {{- else }}
   value: {{ required "clickhouse.url, or clickhouse.enabled" .Values.clickhouse.url }}
 {{- end }}
@@ -97,7 +108,7 @@ startupProbe:
   valueFrom: { secretKeyRef: { name: {{ .Values.existingSecret }}, key: clickhouse-password } }
 - name: CLICKHOUSE_DATABASE
   value: {{ .Values.clickhouse.database }}
-{{- with .Values.clickhouse.cluster }}
+{{- with include "weir.clickhouse.cluster" . }}
 - name: CLICKHOUSE_CLUSTER
   value: {{ . }}
 {{- end }}

@@ -6,7 +6,7 @@ mod recount;
 mod report;
 
 use super::{Target, keys::resolve, output::print};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use progress::Progress;
 use recount::{Source, recount};
 use std::collections::BTreeSet;
@@ -14,12 +14,12 @@ use weir_billing::{invoice::Invoice, line::Pricing};
 use weir_catalog::Snapshot;
 use weir_ids::{InvoiceId, OrganizationId};
 use weir_store::{
-    PageRequest, PgConnection, catalog,
-    invoices::{self, AuditLine, InvoiceFilter, Provenance},
+    PgConnection, catalog,
+    invoices::{self, AuditLine, Provenance},
 };
 
 /// Compute every usage line of an invoice again from the events themselves, and compare. Ends with 0
-/// when all are equal, with 1 when one differs.
+/// when all are equal, with 1 when one differs, with 2 when that can't be told.
 #[derive(Debug, clap::Args)]
 pub struct AuditArgs {
     /// The invoice's id or number.
@@ -34,9 +34,28 @@ pub struct AuditArgs {
     target: Target,
 }
 
+/// An audit that was made, and found differences.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("{differing} of {lines} usage lines differ")]
+struct Differs {
+    differing: usize,
+    lines: usize,
+}
+
+/// An audit that was not made: nothing is known of the invoice.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("not audited")]
+pub struct NotAudited;
+
 impl AuditArgs {
-    /// Runs it. Errors: also an invoice that differs.
+    /// Runs it. Errors: an invoice that differs; `NotAudited` for any other.
     pub async fn run(self) -> anyhow::Result<()> {
+        let audited = self.audit().await;
+        audited
+            .map_err(|error| if error.is::<Differs>() { error } else { error.context(NotAudited) })
+    }
+
+    async fn audit(self) -> anyhow::Result<()> {
         let pool = self.target.pool().await?;
         let usage = self.target.usage()?;
         let mut connection = pool.acquire().await?;
@@ -71,7 +90,7 @@ impl AuditArgs {
         }
         match compared.iter().filter(|line| !line.is_equal()).count() {
             0 => Ok(()),
-            differing => bail!("{differing} of {} usage lines differ", compared.len()),
+            differing => Err(Differs { differing, lines: compared.len() }.into()),
         }
     }
 }
@@ -83,12 +102,7 @@ async fn find(
 ) -> anyhow::Result<Invoice> {
     let found = match InvoiceId::parse(wanted) {
         Ok(id) => invoices::find(connection, organization, id).await?,
-        Err(_) => {
-            let filter = InvoiceFilter { text: wanted.to_owned(), ..InvoiceFilter::default() };
-            let page = PageRequest { limit: weir_store::LIMIT_MAX, ..PageRequest::default() };
-            let page = invoices::list(connection, organization, &filter, &page).await?;
-            page.items.into_iter().find(|invoice| report::number(invoice) == Some(wanted))
-        }
+        Err(_) => invoices::find_by_number(connection, organization, wanted).await?,
     };
     found.with_context(|| format!("no invoice {wanted:?} in this organization"))
 }

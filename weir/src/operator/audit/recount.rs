@@ -97,8 +97,8 @@ pub async fn recount(
             let number = partition.partition;
             let to = source.usage.raw_boundary(&scope, number, from, below, EVENTS_MAX).await?;
             let events = source.usage.raw_events(&scope, Some(number), from, to).await?;
-            let ids = events.iter().filter(|event| !event.transaction_id.contains('\0'));
-            let ids: Vec<String> = ids.map(|event| event.transaction_id.to_string()).collect();
+            let ids: Vec<String> =
+                events.iter().map(|event| event.transaction_id.to_string()).collect();
             let voids = voids::find_many(&mut connection, source.organization, &ids).await?;
             let is_void = |event: &EventRow<'_>| voids.contains_key(event.transaction_id.as_ref());
             recount.add(source, &events, is_void);

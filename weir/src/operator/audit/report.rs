@@ -7,7 +7,7 @@ use weir_billing::invoice::{Invoice, InvoiceStatus};
 use weir_store::invoices::Provenance;
 
 /// The invoice's number; a draft has none.
-pub fn number(invoice: &Invoice) -> Option<&str> {
+fn number(invoice: &Invoice) -> Option<&str> {
     match &invoice.status {
         InvoiceStatus::Draft { .. } => None,
         InvoiceStatus::Finalized { number, .. } => Some(number),

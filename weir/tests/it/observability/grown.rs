@@ -127,8 +127,52 @@ fn compose_has_three_brokers_that_lose_nothing_with_one_of_them() {
         assert_eq!(settings["KAFKA_UNCLEAN_LEADER_ELECTION_ENABLE"], "false");
         assert_eq!(list(&services[name], "volumes").len(), 1, "{name} forgets");
     }
-    let durable = text(&compose["configs"]["clickhouse-durable"], "content");
+}
+
+#[test]
+fn compose_has_three_clickhouse_servers_that_each_hold_everything() {
+    let compose = compose();
+    let services = compose["services"].as_object().unwrap();
+    let configs = &compose["configs"];
+    let durable = text(&configs["clickhouse-durable"], "content");
     assert!(durable.contains("<fsync_after_insert>1<"), "{durable}");
+    let cluster = text(&configs["clickhouse-cluster"], "content");
+    let servers: Vec<&String> =
+        services.keys().filter(|name| name.starts_with("clickhouse")).collect();
+    assert_eq!(servers.len(), 3, "of two none may be lost");
+    for name in &servers {
+        let service = &services[*name];
+        let settings = environment(service);
+        let (own, id) = (&settings["CLICKHOUSE_SELF"], &settings["CLICKHOUSE_SERVER_ID"]);
+        assert_eq!((text(service, "hostname"), own), (name.as_str(), *name));
+        for told in [
+            format!("<host>{name}</host>\n          <port>9000</port>"),
+            format!("<node><host>{name}</host><port>9181</port></node>"),
+            format!("<server><id>{id}</id><hostname>{name}</hostname><port>9234</port></server>"),
+        ] {
+            assert_eq!(cluster.matches(&told).count(), 1, "{told}");
+        }
+        let sources: Vec<&str> =
+            list(service, "configs").iter().map(|one| text(one, "source")).collect();
+        assert_eq!(sources, ["clickhouse-durable", "clickhouse-cluster"]);
+        assert_eq!(list(service, "volumes").len(), 1, "{name} forgets");
+        let migrate = &services["migrate"]["depends_on"];
+        assert_eq!(
+            migrate[name.as_str()]["condition"],
+            "service_healthy",
+            "tables are made on all"
+        );
+    }
+    assert_eq!(cluster.matches("<host>").count(), 2 * servers.len());
+    assert_eq!(cluster.matches("<shard>").count(), 1);
+    for role in ["migrate", "aggregator", "invoicer", "api", "operator"] {
+        let settings = environment(&services[role]);
+        let name = &settings["CLICKHOUSE_CLUSTER"];
+        assert!(cluster.contains(&format!("<{name}>")), "{role}: {name}");
+        let server = settings["CLICKHOUSE_URL"].trim_start_matches("http://");
+        let server = server.trim_end_matches(":8123");
+        assert!(servers.iter().any(|name| *name == server), "{role}: {server}");
+    }
 }
 
 #[test]
@@ -225,7 +269,7 @@ async fn where_helm_is_there_the_rendered_chart_has_the_environments_that_the_ro
     let template = ["template", "weir", ".", "--kube-version", "1.31.0", "--set"];
     let elsewhere = "kafka.enabled=false,kafka.brokers=k:9092,clickhouse.enabled=false,\
                      clickhouse.url=http://c:8123,postgres.enabled=false";
-    for set in [all_on, elsewhere] {
+    for set in [all_on, "clickhouse.replicas=1", elsewhere] {
         let rendered = helm(&[&template[..], &[set]].concat()).await.ok();
         let mut roles = BTreeSet::new();
         for document in serde_yaml_ng::Deserializer::from_str(&rendered) {
