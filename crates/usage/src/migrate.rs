@@ -20,6 +20,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     migration!("20260112090300_create_conflicts"),
     migration!("20261121130000_add_generations_to_usage"),
     migration!("20261121130100_add_generations_to_usage_values"),
+    migration!("20261121170000_keep_small_parts_of_events_compact"),
 ];
 
 #[derive(Row, Deserialize)]

