@@ -15,8 +15,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 use weir_events::{
-    EventId, Position, RECORD_BODY_BYTES_MAX, RecordBody, RecordHeader, Rejection, WireEvent,
-    cut_into_records, encode_record,
+    EventId, Parsed, Position, RECORD_BODY_BYTES_MAX, RecordBody, RecordHeader, cut_into_records,
+    encode_record,
 };
 use weir_ids::OrganizationId;
 use weir_log::{Append, LogError};
@@ -47,14 +47,14 @@ struct Batch<'e> {
 
 impl Edge {
     /// A verdict for each event, in order.
-    #[tracing::instrument(level = "debug", name = "ingest.accept", skip_all, fields(events = events.len()))]
+    #[tracing::instrument(level = "debug", name = "ingest.accept", skip_all, fields(events = parsed.events.len()))]
     pub(crate) async fn accept(
         &self,
         organization: OrganizationId,
-        events: &[Result<WireEvent<'_>, Rejection>],
+        parsed: &Parsed<'_>,
     ) -> Vec<Verdict> {
-        let mut verdicts = Vec::with_capacity(events.len());
-        let batch = self.judged(organization, events, &mut verdicts).await;
+        let mut verdicts = Vec::with_capacity(parsed.events.len());
+        let batch = self.judged(organization, parsed, &mut verdicts).await;
         let mut pending: Vec<Key> = (0_u32..)
             .zip(&batch.candidates)
             .map(|(candidate, it)| Key { partition: it.partition, candidate })
@@ -73,7 +73,7 @@ impl Edge {
     async fn judged<'e>(
         &self,
         organization: OrganizationId,
-        events: &'e [Result<WireEvent<'_>, Rejection>],
+        parsed: &'e Parsed<'_>,
         verdicts: &mut Vec<Verdict>,
     ) -> Batch<'e> {
         let asked = tokio::time::Instant::now();
@@ -86,12 +86,12 @@ impl Edge {
         };
         let mut snapshot = self.catalog.snapshot();
         let mut judged: Judged<'e> =
-            judge(&snapshot, &AwaitedCodes::default(), at, events, verdicts);
+            judge(&snapshot, &AwaitedCodes::default(), at, parsed, verdicts);
         if !judged.doubtful.is_empty() {
             match self.refresher.all_after(organization, asked).await {
                 Ok((fresh, none)) if fresh.version == snapshot.version && none.is_empty() => {}
                 Ok((fresh, awaited)) => {
-                    judged = judge(&fresh, &awaited, at, events, verdicts);
+                    judged = judge(&fresh, &awaited, at, parsed, verdicts);
                     snapshot = fresh;
                 }
                 // What is unknown may exist: only a catalog that answers can refuse for good.

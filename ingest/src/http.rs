@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use std::sync::Arc;
 use tokio::time::Instant;
-use weir_events::{BodyError, Format, Rejection, WireEvent, parse_batch, parse_one};
+use weir_events::{BodyError, Format, Rejection, WireEvent, parse_batch, parse_single};
 
 /// The edge's routes.
 pub fn router(edge: Arc<Edge>) -> Router {
@@ -125,13 +125,14 @@ async fn decide(edge: &Edge, received: Received) -> Result<Response, Refusal> {
     let Received { sender, shape, body, name } = received;
     let max = edge.config.body.events_max;
     let parsed = match shape {
-        Shape::Single => parse_one(&body).map(|event| vec![event]),
+        Shape::Single => parse_single(&body),
         Shape::Batch(format, _) => parse_batch(&body, format),
     };
-    let events = parsed.map_err(|error| match error {
+    let parsed = parsed.map_err(|error| match error {
         BodyError::TooManyEvents { .. } => Refusal::TooManyEvents { max },
         other => Refusal::NotJson { detail: other.to_string() },
     })?;
+    let events = &parsed.events;
     if events.len() > max {
         return Err(Refusal::TooManyEvents { max });
     }
@@ -139,7 +140,7 @@ async fn decide(edge: &Edge, received: Received) -> Result<Response, Refusal> {
         let taken = edge.rates.take(sender.organization, rate, events.len(), Instant::now());
         taken.map_err(|wait| too_fast(rate, wait))?;
     }
-    let verdicts = edge.accept(sender.organization, &events).await;
+    let verdicts = edge.accept(sender.organization, &parsed).await;
     let counts = Counts::of(&verdicts);
     count(edge, &counts, &verdicts);
     if let Some(cause) = counts.unavailable(&verdicts) {

@@ -9,8 +9,8 @@ use crate::verdict::{RetryCause, Verdict};
 use chrono::DateTime;
 use weir_catalog::{Metric, Snapshot, Span, Unmeasurable};
 use weir_events::{
-    EventFields, EventId, GROUP_VALUE_CHARS_MAX, Reason, RecordEvent, Rejection, WireEvent,
-    content_hash, event_id, partition_of, too_long_for_group,
+    EventFields, EventId, GROUP_VALUE_CHARS_MAX, Parsed, Properties, Reason, RecordEvent,
+    Rejection, WireEvent, content_hash, event_id, partition_of, too_long_for_group,
 };
 use weir_ids::OrganizationId;
 
@@ -48,17 +48,18 @@ pub fn judge<'e>(
     snapshot: &Snapshot,
     awaited: &AwaitedCodes,
     at: Circumstances,
-    events: &'e [Result<WireEvent<'_>, Rejection>],
+    parsed: &'e Parsed<'_>,
     verdicts: &mut Vec<Verdict>,
 ) -> Judged<'e> {
-    let mut judged = Judged { candidates: Vec::with_capacity(events.len()), doubtful: Vec::new() };
+    let mut judged =
+        Judged { candidates: Vec::with_capacity(parsed.events.len()), doubtful: Vec::new() };
     let lenient = snapshot.organization(at.organization).lenient;
     let mut look_up = LookUp { snapshot, awaited, at, lenient, code: None, subscription: None };
     verdicts.clear();
-    for (slot, event) in events.iter().enumerate() {
+    for (slot, event) in parsed.events.iter().enumerate() {
         verdicts.push(match event {
             Err(rejection) => Verdict::Rejected(Box::new(rejection.clone())),
-            Ok(event) => match look_up.check(event) {
+            Ok(event) => match look_up.check(event, parsed.properties(event)) {
                 Ok(timestamp_us) => {
                     judged.candidates.push(candidate(slot, at, event, timestamp_us));
                     Verdict::Retry(RetryCause::Log)
@@ -120,7 +121,11 @@ struct LookUp<'s, 'e> {
 
 impl<'s, 'e> LookUp<'s, 'e> {
     /// The event's timestamp in microseconds. Errors: the first thing that is wrong with it.
-    fn check(&mut self, event: &'e WireEvent<'_>) -> Result<i64, Rejection> {
+    fn check(
+        &mut self,
+        event: &'e WireEvent<'_>,
+        properties: Properties<'_>,
+    ) -> Result<i64, Rejection> {
         let timestamp_us = event.timestamp_us.unwrap_or(self.at.received_at_us);
         check_age(self.at, timestamp_us)?;
         let metrics = self.metrics(&event.code);
@@ -133,7 +138,7 @@ impl<'s, 'e> LookUp<'s, 'e> {
             let spans = self.spans(&event.external_subscription_id);
             check_spans(spans, &event.external_subscription_id, timestamp_us)?;
         }
-        let fields = EventFields { code: &event.code, timestamp_us, properties: event.properties };
+        let fields = EventFields { code: &event.code, timestamp_us, properties };
         for metric in Metric::newest(metrics) {
             check_metric(metric, fields, self.lenient)?;
         }

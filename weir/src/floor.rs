@@ -95,7 +95,7 @@ async fn take(State(edge): State<Arc<Edge>>, body: Bytes) -> Response {
 
 impl Edge {
     async fn append(&self, body: &[u8]) -> anyhow::Result<usize> {
-        let events = parse_batch(body, Format::Json)?;
+        let events = parse_batch(body, Format::Json)?.events;
         let organization = OrganizationId::from_u128(1);
         let received_at_us = self.clock.now().timestamp_micros();
         let mut packed: Vec<(u32, RecordEvent<'_>)> = events

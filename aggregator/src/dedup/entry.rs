@@ -56,6 +56,12 @@ impl Entry {
     }
 }
 
+/// An id is a hash already. Its partition was taken from some of its bits, so within a partition
+/// those are not random: the halves are mixed.
+pub(super) const fn hash_of(id: u128) -> u64 {
+    (id as u64) ^ ((id >> 64) as u64)
+}
+
 /// The upper half of an id.
 pub(super) const fn key_of(id: u128) -> u64 {
     (id >> 64) as u64
@@ -66,6 +72,11 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut number = [0; 8];
     number.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(number)
+}
+
+/// The little-endian number at `at`; the caller has checked the length.
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
 /// The little-endian number at `at`; the caller has checked the length.

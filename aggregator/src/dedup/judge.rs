@@ -4,8 +4,8 @@
 //! very copy, or later ones, because the chunk was done before and a crash came between, decides
 //! the same as one that doesn't.
 
-use super::entry::Entry;
-use hashbrown::HashMap;
+use super::entry::{Entry, hash_of};
+use hashbrown::HashTable;
 use weir_events::{EventId, FirstCopy, Position};
 
 /// An event as far as telling copies apart needs it.
@@ -30,26 +30,34 @@ pub enum Verdict {
 /// Judges a chunk. `seen` is in log order; `known` is parallel to it and says what the index holds.
 #[must_use]
 pub fn judge(seen: &[Seen], known: &[Option<FirstCopy>]) -> Vec<Verdict> {
-    let mut here: HashMap<EventId, FirstCopy> = HashMap::with_capacity(seen.len());
-    seen.iter()
+    // The first copies among them, by their place: what is copied into a table costs cache.
+    let mut here: HashTable<u32> = HashTable::with_capacity(seen.len());
+    let id_at = |place: u32| seen.get(place as usize).map(|event| event.id);
+    let hash_at = |place: &u32| id_at(*place).map_or(0, |id| hash_of(id.as_u128()));
+    let mut first_here = |event: &Seen, place: u32| {
+        let hash = hash_of(event.id.as_u128());
+        let entry = here.entry(hash, |own| id_at(*own) == Some(event.id), hash_at);
+        seen.get(*entry.or_insert(place).get() as usize).map(FirstCopy::from)
+    };
+    (0..)
+        .zip(seen)
         .zip(known.iter().copied().chain(std::iter::repeat(None)))
-        .map(|(event, known)| {
-            let first = match known.filter(|first| first.position < event.position) {
-                Some(first) => first,
-                None => *here.entry(event.id).or_insert(FirstCopy {
-                    position: event.position,
-                    content_hash: event.content_hash,
-                }),
-            };
-            if first.position == event.position {
-                Verdict::New
-            } else if first.content_hash == event.content_hash {
-                Verdict::Duplicate
-            } else {
-                Verdict::Conflict { first: first.position }
+        .map(|((place, event), known)| {
+            let earlier = known.filter(|first| first.position < event.position);
+            let first = earlier.or_else(|| first_here(event, place));
+            match first.unwrap_or_else(|| event.into()) {
+                first if first.position == event.position => Verdict::New,
+                first if first.content_hash == event.content_hash => Verdict::Duplicate,
+                first => Verdict::Conflict { first: first.position },
             }
         })
         .collect()
+}
+
+impl From<&Seen> for FirstCopy {
+    fn from(event: &Seen) -> Self {
+        Self { position: event.position, content_hash: event.content_hash }
+    }
 }
 
 /// The index entries of a chunk's new events.

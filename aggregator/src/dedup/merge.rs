@@ -3,7 +3,7 @@
 use super::{
     entry::Entry,
     error::IndexError,
-    run::{Run, RunWriter},
+    run::{Blocks, Run, RunWriter},
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -32,7 +32,8 @@ impl Merge {
     pub fn run(self) -> Result<Merged, IndexError> {
         let mut cursors =
             self.inputs.iter().map(|run| Cursor::start(run)).collect::<Result<Vec<_>, _>>()?;
-        let mut writer = RunWriter::create(&self.path)?;
+        let mut writer =
+            RunWriter::create(&self.path, self.inputs.iter().map(|run| run.entries()).sum())?;
         let mut last: Option<u128> = None;
         while let Some(cursor) = least(&mut cursors) {
             let Some(entry) = cursor.take()? else { continue };
@@ -56,14 +57,14 @@ fn least<'c, 'r>(cursors: &'c mut [Cursor<'r>]) -> Option<&'c mut Cursor<'r>> {
 struct Cursor<'r> {
     run: &'r Run,
     next_block: usize,
-    read: Vec<Entry>,
+    read: Blocks,
     at: usize,
     head: Option<Entry>,
 }
 
 impl<'r> Cursor<'r> {
     fn start(run: &'r Run) -> Result<Self, IndexError> {
-        let mut cursor = Self { run, next_block: 0, read: Vec::new(), at: 0, head: None };
+        let mut cursor = Self { run, next_block: 0, read: Blocks::default(), at: 0, head: None };
         cursor.advance()?;
         Ok(cursor)
     }
@@ -75,13 +76,12 @@ impl<'r> Cursor<'r> {
     }
 
     fn advance(&mut self) -> Result<(), IndexError> {
-        if self.at == self.read.len() && self.next_block < self.run.blocks() {
-            self.read.clear();
+        if self.at == self.read.entries.len() && self.next_block < self.run.blocks() {
             self.at = 0;
-            self.run.read_blocks(self.next_block, READ_BLOCKS, &mut self.read)?;
+            self.read.read(self.run, self.next_block, READ_BLOCKS)?;
             self.next_block += READ_BLOCKS;
         }
-        self.head = self.read.get(self.at).copied();
+        self.head = self.read.entries.get(self.at).copied();
         self.at += usize::from(self.head.is_some());
         Ok(())
     }

@@ -13,6 +13,7 @@
 mod durable;
 mod entry;
 mod error;
+mod filter;
 mod judge;
 mod manifest;
 mod merge;
@@ -25,10 +26,11 @@ pub use judge::{Seen, Verdict, judge, new_entries};
 pub use merge::{Merge, Merged};
 pub use rebuild::Rebuild;
 
-use hashbrown::HashMap;
+use entry::{hash_of, key_of};
+use hashbrown::HashTable;
 use manifest::{Listed, Manifest, run_path};
 use parking_lot::RwLock;
-use run::{Run, RunWriter};
+use run::{Asked, RUN_ENTRIES_MAX, Run, RunWriter};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -66,7 +68,7 @@ pub struct Covered {
 /// What look-ups see.
 #[derive(Debug, Default)]
 struct View {
-    table: HashMap<u128, (u64, u64)>,
+    table: HashTable<Entry>,
     runs: Arc<[Placed]>,
     covered_to: u64,
 }
@@ -101,16 +103,26 @@ impl Reader {
     ///
     /// Errors: a file can't be read, or is damaged.
     pub fn find(&self, ids: &[EventId]) -> Result<Vec<Option<FirstCopy>>, IndexError> {
-        let ids: Vec<u128> = ids.iter().map(|id| id.as_u128()).collect();
         let (mut found, runs) = {
             let view = self.view.read();
-            let found: Vec<Option<Entry>> = ids.iter().map(|id| view.in_table(*id)).collect();
+            let found: Vec<_> = ids.iter().map(|id| view.in_table(id.as_u128())).collect();
             (found, Arc::clone(&view.runs))
         };
-        for placed in runs.iter() {
-            placed.run.find(&ids, &mut found)?;
+        if runs.is_empty() {
+            return Ok(found);
         }
-        Ok(found.into_iter().map(|entry| entry.map(|entry| entry.first())).collect())
+        // In the order of the runs, whose filters are then read front to back.
+        let mut asked: Vec<Asked> = (0..)
+            .zip(ids)
+            .zip(&found)
+            .filter(|(_, found)| found.is_none())
+            .map(|((at, id), _)| Asked { key: key_of(id.as_u128()), at })
+            .collect();
+        asked.sort_unstable_by_key(|asked| asked.key);
+        for placed in runs.iter() {
+            placed.run.find(&asked, ids, &mut found)?;
+        }
+        Ok(found)
     }
 
     /// Every id whose first copy is before this position is found.
@@ -136,9 +148,14 @@ impl Reader {
 }
 
 impl View {
-    fn in_table(&self, id: u128) -> Option<Entry> {
-        let (position, content_hash) = *self.table.get(&id)?;
-        Some(Entry { id, position, content_hash })
+    fn in_table(&self, id: u128) -> Option<FirstCopy> {
+        self.table.find(hash_of(id), |entry| entry.id == id).map(Entry::first)
+    }
+
+    fn add(&mut self, new: Entry) {
+        let entry =
+            self.table.entry(hash_of(new.id), |own| own.id == new.id, |own| hash_of(own.id));
+        entry.insert(new);
     }
 }
 
@@ -164,7 +181,7 @@ impl Index {
             })
             .collect::<Result<Arc<[_]>, IndexError>>()?;
         let next_run = runs.iter().map(|placed| placed.listed.number + 1).max().unwrap_or(0);
-        let view = View { table: HashMap::new(), runs, covered_to: manifest.position };
+        let view = View { table: HashTable::new(), runs, covered_to: manifest.position };
         Ok(Self {
             dir: dir.to_owned(),
             partition,
@@ -227,9 +244,7 @@ impl Index {
             self.seal(new(), to)?;
         } else {
             let mut view = self.view.write();
-            for entry in new() {
-                view.table.insert(entry.id, (entry.position, entry.content_hash));
-            }
+            new().for_each(|entry| view.add(*entry));
             view.covered_to = view.covered_to.max(to);
             self.unsealed_events = events;
         }
@@ -268,11 +283,7 @@ impl Index {
         let mut entries: Vec<Entry> = new.copied().collect();
         let to = {
             let view = self.view.read();
-            entries.extend(view.table.iter().map(|(id, (position, content_hash))| Entry {
-                id: *id,
-                position: *position,
-                content_hash: *content_hash,
-            }));
+            entries.extend(view.table.iter());
             view.covered_to.max(to)
         };
         let mut runs = self.view.read().runs.to_vec();
@@ -296,11 +307,17 @@ impl Index {
         if entries.is_empty() {
             return Ok(None);
         }
-        entries.sort_unstable();
-        entries.dedup_by_key(|entry| entry.id);
+        entries.sort_unstable_by_key(|entry| entry.id);
+        entries.dedup_by(|next, kept| {
+            let is_copy = next.id == kept.id;
+            if is_copy && next.position < kept.position {
+                *kept = *next;
+            }
+            is_copy
+        });
         let (number, level) = (self.take_number(), self.level_of(entries.len()));
         let listed = Listed { number, level, newest_us: None };
-        let mut writer = RunWriter::create(&listed.path(&self.dir))?;
+        let mut writer = RunWriter::create(&listed.path(&self.dir), entries.len() as u64)?;
         for entry in &entries {
             writer.push(entry)?;
         }
@@ -350,7 +367,8 @@ impl Index {
         let entries: u64 = inputs.iter().map(|run| run.entries()).sum();
         let all: u64 = runs.iter().map(|placed| placed.run.entries()).sum();
         let too_much = self.forgets && entries.saturating_mul(FORGOTTEN_AT_ONCE) > all;
-        (inputs.len() == MERGE_RUNS && !too_much).then_some(inputs)
+        let fits = entries <= RUN_ENTRIES_MAX;
+        (inputs.len() == MERGE_RUNS && fits && !too_much).then_some(inputs)
     }
 
     /// Puts a merged run in the place of its inputs and deletes their files.

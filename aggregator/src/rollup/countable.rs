@@ -2,7 +2,7 @@
 
 use crate::chunk::EventInLog;
 use chrono::{DateTime, Utc};
-use weir_events::{EventFields, Position};
+use weir_events::Position;
 use weir_ids::OrganizationId;
 use weir_usage::{BUCKET_SECONDS, EventRow, storable_micros};
 
@@ -51,13 +51,7 @@ impl<'a> From<&'a EventRow<'_>> for Countable<'a> {
     }
 }
 
-impl<'a> Countable<'a> {
-    /// What a metric measures it by.
-    pub(super) fn fields(&self) -> EventFields<'a> {
-        let Self { code, timestamp_us, properties, .. } = *self;
-        EventFields { code, timestamp_us, properties }
-    }
-
+impl Countable<'_> {
     /// The start of its bucket, in Unix seconds. `None` where a `DateTime` column can't hold it:
     /// before 1970 and from early 2106 on.
     pub(crate) fn bucket(&self) -> Option<u32> {

@@ -7,7 +7,7 @@ use super::{
 use chrono::{DateTime, Utc};
 use hashbrown::HashMap;
 use weir_catalog::{Metric, Targets};
-use weir_events::{Position, Quantity, group_of};
+use weir_events::{EventFields, Position, Properties, Quantity, group_of};
 use weir_ids::BillableMetricId;
 use weir_usage::{Latest, UsageRow, UsageValueRow};
 
@@ -75,14 +75,15 @@ impl<'c> Counter<'c> {
     }
 
     /// Counts an event; `None` if it lacks what the metric counts.
-    pub fn count(&mut self, event: &Countable<'_>) -> Option<()> {
+    pub fn count(&mut self, event: &Countable<'_>, properties: Properties<'_>) -> Option<()> {
         if self.targets.is_empty() {
             return Some(());
         }
-        let measured = self.metric.measure(event.fields()).ok()?;
+        let (code, timestamp_us) = (event.code, event.timestamp_us);
+        let measured = self.metric.measure(EventFields { code, timestamp_us, properties }).ok()?;
         let when = When::of(event);
         let addend = Addend::new(when, measured.value, self.cell.bucket)?;
-        let group = self.group(event.properties);
+        let group = self.group(properties);
         if let Some((value, added)) = measured.distinct {
             let operation = (when, added);
             let values = &mut group.more.get_or_insert_default().values;
@@ -93,7 +94,7 @@ impl<'c> Counter<'c> {
         Some(())
     }
 
-    fn group(&mut self, properties: &str) -> &mut Group {
+    fn group(&mut self, properties: Properties<'_>) -> &mut Group {
         if self.metric.dimensions.is_empty() {
             return &mut self.plain;
         }

@@ -7,6 +7,7 @@ use super::{
     view::{Answers, CatalogView, Cell, holding},
 };
 use weir_catalog::{Metric, Span};
+use weir_events::{Properties, PropertyReader};
 use weir_ids::{OrganizationId, SubscriptionId};
 use weir_usage::{UsageRow, UsageValueRow};
 
@@ -19,6 +20,7 @@ pub(super) struct Sums<'e, 'c, C> {
     /// By subscription, bucket and code: where in `counters` their counters begin.
     places: Answers<(SubscriptionId, u32, u32), usize>,
     counters: Vec<Counter<'c>>,
+    properties: PropertyReader<'e>,
     tally: Tally,
 }
 
@@ -27,6 +29,7 @@ pub(super) struct Sums<'e, 'c, C> {
 struct Code<'c> {
     number: u32,
     metrics: &'c [Metric],
+    reads_properties: bool,
 }
 
 impl<'e, 'c, C: CatalogView> Sums<'e, 'c, C> {
@@ -38,6 +41,7 @@ impl<'e, 'c, C: CatalogView> Sums<'e, 'c, C> {
             codes_known: 0,
             places: Answers::default(),
             counters: Vec::new(),
+            properties: PropertyReader::default(),
             tally: Tally::default(),
         }
     }
@@ -66,8 +70,12 @@ impl<'e, 'c, C: CatalogView> Sums<'e, 'c, C> {
     fn count(&mut self, event: &Countable<'e>, cell: Cell) {
         let code = self.code(event);
         let first = self.place(cell, code);
+        let properties = match code.reads_properties {
+            true => self.properties.read(event.properties),
+            false => Properties::NONE,
+        };
         for counter in self.counters.iter_mut().skip(first).take(code.metrics.len()) {
-            if counter.count(event).is_none() {
+            if counter.count(event, properties).is_none() {
                 self.tally.fields_missing += 1;
             }
         }
@@ -78,7 +86,9 @@ impl<'e, 'c, C: CatalogView> Sums<'e, 'c, C> {
         let known = &mut self.codes_known;
         self.codes.get((organization, code), || {
             *known += 1;
-            Code { number: *known, metrics: catalog.metrics(organization, code) }
+            let metrics = catalog.metrics(organization, code);
+            let reads_properties = metrics.iter().any(Metric::reads_properties);
+            Code { number: *known, metrics, reads_properties }
         })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{context::Context, error::OpError, fields::Faults};
 use serde_json::{Value as Json, json};
-use weir_events::{EventFields, Expression, ExpressionValue, parse_one};
+use weir_events::{EventFields, Expression, ExpressionValue, PropertyReader, parse_one};
 use weir_proto::v2;
 
 /// What the expression makes of the event. Errors: `Invalid`, naming what of either is wrong.
@@ -33,10 +33,11 @@ pub fn evaluate(
         }
     };
     let (expression, read) = faults.finish(expression.zip(read))?;
+    let mut reader = PropertyReader::default();
     let fields = EventFields {
         code: &event.code,
         timestamp_us: read.timestamp_us.unwrap_or_else(|| ctx.now.timestamp_micros()),
-        properties: read.properties,
+        properties: reader.read(read.properties),
     };
     let value = expression
         .evaluate(fields)

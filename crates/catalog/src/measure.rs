@@ -3,7 +3,7 @@
 
 use crate::Metric;
 use weir_events::{
-    EventFields, Expression, Quantity, QuantityError, Reason, distinct_of, property, value_of,
+    EventFields, Expression, Properties, Quantity, QuantityError, Reason, distinct_of, value_of,
 };
 use weir_store::catalog::Aggregation;
 
@@ -30,6 +30,12 @@ pub struct Unmeasurable {
 }
 
 impl Metric {
+    /// Whether it asks for any of an event's properties.
+    #[must_use]
+    pub fn reads_properties(&self) -> bool {
+        self.aggregation != Aggregation::Count || !self.dimensions.is_empty()
+    }
+
     /// What an event with the metric's code counts for it. Errors: the first field that the metric
     /// can't count by.
     pub fn measure(&self, fields: EventFields<'_>) -> Result<Measured, Unmeasurable> {
@@ -59,7 +65,7 @@ impl Metric {
     }
 
     /// The metric's field and what it holds.
-    fn given<'a>(&'a self, properties: &'a str) -> Result<(&'a str, &'a str), Unmeasurable> {
+    fn given<'a>(&'a self, properties: Properties<'a>) -> Result<(&'a str, &'a str), Unmeasurable> {
         // Postgres refuses a metric that has neither: its expression is one that can't be read.
         let field = self.field.as_deref().ok_or_else(|| Unmeasurable {
             field: "properties".to_owned(),
@@ -73,11 +79,11 @@ impl Metric {
 }
 
 /// The property, unless it is absent or null.
-fn given<'a>(properties: &'a str, key: &str) -> Option<&'a str> {
-    property(properties, key).filter(|raw| raw.trim() != "null")
+fn given<'a>(properties: Properties<'a>, key: &str) -> Option<&'a str> {
+    properties.get(key).filter(|raw| raw.trim() != "null")
 }
 
-fn is_added(properties: &str) -> Result<bool, Unmeasurable> {
+fn is_added(properties: Properties<'_>) -> Result<bool, Unmeasurable> {
     match given(properties, OPERATION_TYPE).map(distinct_of).as_deref() {
         None | Some("add") => Ok(true),
         Some("remove") => Ok(false),
@@ -115,6 +121,7 @@ fn at_property(field: &str, reason: Reason, message: &str) -> Unmeasurable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weir_events::PropertyReader;
     use weir_ids::BillableMetricId;
 
     fn metric(aggregation: Aggregation, field: Option<&str>, expression: Option<&str>) -> Metric {
@@ -130,6 +137,8 @@ mod tests {
     }
 
     fn measure(metric: &Metric, properties: &str) -> Result<Measured, Unmeasurable> {
+        let mut reader = PropertyReader::default();
+        let properties = reader.read(properties);
         metric.measure(EventFields { code: "calls", timestamp_us: 1_500_000, properties })
     }
 

@@ -1,6 +1,6 @@
 //! By what a metric's usage is kept apart: the values that an event has of the metric's dimensions.
 
-use crate::{distinct_of, json::Cursor, property::write_string};
+use crate::{Properties, distinct_of, property::write_string};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Characters of a value by which usage is kept apart, at most; the edge refuses longer ones.
@@ -31,7 +31,7 @@ impl Dimension {
 /// A value that is too long, of an event from before its key was a dimension, is cut and ends in a
 /// digest of it, so that no two values become one.
 #[must_use]
-pub fn group_of(properties: &str, dimensions: &[Dimension]) -> String {
+pub fn group_of(properties: Properties<'_>, dimensions: &[Dimension]) -> String {
     let mut pairs: Vec<(String, String)> = Vec::new();
     each_dimension(properties, dimensions, |key, value| {
         if dimensions.iter().any(|dimension| dimension.tells_apart(key, &value)) {
@@ -57,7 +57,7 @@ pub fn group_of(properties: &str, dimensions: &[Dimension]) -> String {
 /// characters, in the order of the event's properties. A value that a dimension does not tell
 /// apart may have any length.
 #[must_use]
-pub fn too_long_for_group(properties: &str, dimensions: &[Dimension]) -> Option<String> {
+pub fn too_long_for_group(properties: Properties<'_>, dimensions: &[Dimension]) -> Option<String> {
     let mut found = None;
     each_dimension(properties, dimensions, |key, value| {
         if found.is_none()
@@ -71,17 +71,15 @@ pub fn too_long_for_group(properties: &str, dimensions: &[Dimension]) -> Option<
 }
 
 /// Calls `tell` with key and value of each property that is a dimension and not null.
-fn each_dimension(properties: &str, dimensions: &[Dimension], mut tell: impl FnMut(&str, String)) {
-    let mut cursor = Cursor::new(properties);
-    if dimensions.is_empty() || !cursor.take(b'{') {
+fn each_dimension(
+    properties: Properties<'_>,
+    dimensions: &[Dimension],
+    mut tell: impl FnMut(&str, String),
+) {
+    if dimensions.is_empty() {
         return;
     }
-    let mut first = true;
-    // Properties that passed the edge have no fault; of others, what comes before it counts.
-    while let Ok(Some(key)) = cursor.next_key(first) {
-        first = false;
-        let Ok(raw) = cursor.skip_value() else { return };
-        let key = key.value();
+    for (key, raw) in properties.iter() {
         if raw != "null" && dimensions.iter().any(|dimension| dimension.key == key) {
             tell(&key, distinct_of(raw));
         }
@@ -105,7 +103,16 @@ fn bounded(value: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PropertyReader;
     use proptest::prelude::*;
+
+    fn group_of(properties: &str, dimensions: &[Dimension]) -> String {
+        super::group_of(PropertyReader::default().read(properties), dimensions)
+    }
+
+    fn too_long_for_group(properties: &str, dimensions: &[Dimension]) -> Option<String> {
+        super::too_long_for_group(PropertyReader::default().read(properties), dimensions)
+    }
 
     fn any(key: &str) -> Dimension {
         Dimension { key: key.to_owned(), values: None }

@@ -23,7 +23,7 @@ pub use expression::{
 pub use group::{Dimension, GROUP_VALUE_CHARS_MAX, group_of, too_long_for_group};
 pub use identity::{EventId, Position, event_id, partition_of};
 pub use known::{FirstCopy, KnownIds, KnownIdsError};
-pub use property::{distinct_of, property, value_of};
+pub use property::{Properties, PropertyReader, distinct_of, property, value_of};
 pub use record::{
     RECORD_BODY_BYTES_MAX, RECORD_EVENTS_MAX, Record, RecordBody, RecordError, RecordEvent,
     RecordEvents, RecordHeader, cut_into_records, decode_record, encode_record, events_in_record,
@@ -31,6 +31,6 @@ pub use record::{
 pub use rejection::{BodyError, Reason, Rejection};
 pub use weir_money::{Quantity, QuantityError};
 pub use wire::{
-    BATCH_EVENTS_MAX, EVENT_BYTES_MAX, Format, NAME_CHARS_MAX, PROPERTIES_DEPTH_MAX, WireEvent,
-    parse_batch, parse_one,
+    BATCH_EVENTS_MAX, EVENT_BYTES_MAX, Format, NAME_CHARS_MAX, PROPERTIES_DEPTH_MAX, Parsed,
+    WireEvent, parse_batch, parse_one, parse_single,
 };

@@ -1,8 +1,61 @@
 //! Reading one property of an event, exactly.
 
-use crate::json::{Cursor, Kind};
+use crate::json::{Cursor, Kind, Text};
 use std::borrow::Cow;
 use weir_money::{Quantity, QuantityError};
+
+/// A field of an object: its key, and its value as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Field<'a> {
+    pub key: Text<'a>,
+    pub value: &'a str,
+}
+
+/// An event's properties, read once however many metrics ask for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Properties<'a>(&'a [Field<'a>]);
+
+impl<'a> Properties<'a> {
+    /// Of an event that has none.
+    pub const NONE: Self = Self(&[]);
+
+    pub(crate) fn new(fields: &'a [Field<'a>]) -> Self {
+        Self(fields)
+    }
+
+    /// The value of `key` as written. `None`: no such key; a JSON `null` is `Some("null")`.
+    #[must_use]
+    pub fn get(self, key: &str) -> Option<&'a str> {
+        self.0.iter().find(|field| field.key.is(key)).map(|field| field.value)
+    }
+
+    /// Each key with its value as written, in the order of the text.
+    pub(crate) fn iter(self) -> impl Iterator<Item = (Cow<'a, str>, &'a str)> {
+        self.0.iter().map(|field| (field.key.value(), field.value))
+    }
+}
+
+/// Reads stored properties, those of one event after the other, in the same memory.
+#[derive(Debug, Default)]
+pub struct PropertyReader<'a> {
+    fields: Vec<Field<'a>>,
+}
+
+impl<'a> PropertyReader<'a> {
+    /// The fields of an event's properties: an object that `parse_*` has accepted. Of any other text
+    /// those that come before its first fault.
+    pub fn read(&mut self, raw: &'a str) -> Properties<'_> {
+        self.fields.clear();
+        let mut cursor = Cursor::new(raw);
+        if cursor.take(b'{') {
+            while let Ok(Some(key)) = cursor.next_key(self.fields.is_empty()) {
+                let Ok(value) = cursor.skip_value() else { break };
+                self.fields.push(Field { key, value });
+            }
+        }
+        Properties(&self.fields)
+    }
+}
 
 /// The value of `key` as written in an event's properties (an object that `parse_*` has accepted).
 /// `None`: no such key; a JSON `null` is `Some("null")`.
@@ -132,6 +185,23 @@ mod tests {
         for broken in ["", "[]", "{\"n\"", "{\"n\":", "null"] {
             assert_eq!(property(broken, "n"), None, "{broken}");
         }
+    }
+
+    #[test]
+    fn properties_read_at_once_are_those_that_are_found_one_by_one() {
+        let raw = r#"{"a":{"n":1}, "n" : 9007199254740993 ,"\u0074":"x","z":null}"#;
+        let mut reader = PropertyReader::default();
+        // What was read before is gone.
+        assert_eq!(reader.read(r#"{"b":1}"#).get("b"), Some("1"));
+        let properties = reader.read(raw);
+        for key in ["n", "a", "t", "z", "b", ""] {
+            assert_eq!(properties.get(key), property(raw, key), "{key}");
+        }
+        let keys: Vec<_> = properties.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["a", "n", "t", "z"]);
+        assert_eq!(reader.read(r#"{"a":1,"n":[}"#).get("a"), Some("1"));
+        assert_eq!(reader.read(r#"{"a":1,"n":[}"#).get("n"), None);
+        assert_eq!(reader.read("null"), Properties::NONE);
     }
 
     #[test]

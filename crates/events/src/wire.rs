@@ -1,11 +1,12 @@
 //! From a request's body to checked events that borrow from it.
 
 use crate::{
-    BodyError, Reason, Rejection,
+    BodyError, Properties, Reason, Rejection,
     json::{Cursor, Digester, Flaw, Kind, SyntaxError, Text},
+    property::Field,
     timestamp,
 };
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 /// Bytes of one event as written, at most.
 pub const EVENT_BYTES_MAX: usize = 64 * 1024;
@@ -40,28 +41,62 @@ pub struct WireEvent<'a> {
     /// A JSON object as it was written, `{}` where none was given. No key stands twice in it.
     pub properties: &'a str,
     pub(crate) properties_digest: u64,
+    /// Which fields of the body are its properties'.
+    fields: Range<usize>,
+}
+
+/// What a body holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed<'a> {
+    /// A verdict for each event, in order.
+    pub events: Vec<Result<WireEvent<'a>, Rejection>>,
+    /// Where the fields of all their properties stand: found on the way, so that nobody who asks
+    /// for one has to search.
+    fields: Vec<Field<'a>>,
+}
+
+impl Parsed<'_> {
+    /// The properties of one of the events.
+    #[must_use]
+    pub fn properties<'p>(&'p self, event: &'p WireEvent<'_>) -> Properties<'p> {
+        let fields = self.fields.get(event.fields.clone()).unwrap_or_default();
+        Properties::new(fields)
+    }
 }
 
 /// Reads the body of a single event. Errors: a body that is not JSON; the event's own faults are
 /// the inner result.
 pub fn parse_one(body: &[u8]) -> Result<Result<WireEvent<'_>, Rejection>, BodyError> {
-    let mut reader = Reader::new(text_of(body)?);
+    one(body, &mut Vec::new())
+}
+
+/// The same in the form of a batch of one.
+pub fn parse_single(body: &[u8]) -> Result<Parsed<'_>, BodyError> {
+    let mut fields = Vec::new();
+    let events = vec![one(body, &mut fields)?];
+    Ok(Parsed { events, fields })
+}
+
+/// Reads the body of a batch.
+/// Errors: a JSON body that is no batch or not JSON throughout, of which nothing is taken. In NDJSON
+/// a line that is not JSON is a verdict like any other, so only `TooManyEvents` is possible.
+pub fn parse_batch(body: &[u8], format: Format) -> Result<Parsed<'_>, BodyError> {
+    let mut fields = Vec::with_capacity(expected_events(body.len()) * USUAL_FIELDS);
+    let events = match format {
+        Format::Json => parse_json_batch(text_of(body)?, &mut fields)?,
+        Format::Ndjson => parse_lines(body, &mut fields)?,
+    };
+    Ok(Parsed { events, fields })
+}
+
+fn one<'a>(
+    body: &'a [u8],
+    fields: &mut Vec<Field<'a>>,
+) -> Result<Result<WireEvent<'a>, Rejection>, BodyError> {
+    let mut reader = Reader::new(text_of(body)?, fields);
     let event = reader.event()?;
     reader.cursor.end()?;
     Ok(event)
-}
-
-/// Reads the body of a batch: a verdict for each event, in order.
-/// Errors: a JSON body that is no batch or not JSON throughout, of which nothing is taken. In NDJSON
-/// a line that is not JSON is a verdict like any other, so only `TooManyEvents` is possible.
-pub fn parse_batch(
-    body: &[u8],
-    format: Format,
-) -> Result<Vec<Result<WireEvent<'_>, Rejection>>, BodyError> {
-    match format {
-        Format::Json => parse_json_batch(text_of(body)?),
-        Format::Ndjson => parse_lines(body),
-    }
 }
 
 fn text_of(body: &[u8]) -> Result<&str, BodyError> {
@@ -74,8 +109,11 @@ impl From<SyntaxError> for BodyError {
     }
 }
 
-fn parse_json_batch(text: &str) -> Result<Vec<Result<WireEvent<'_>, Rejection>>, BodyError> {
-    let mut reader = Reader::new(text);
+fn parse_json_batch<'a>(
+    text: &'a str,
+    fields: &mut Vec<Field<'a>>,
+) -> Result<Vec<Result<WireEvent<'a>, Rejection>>, BodyError> {
+    let mut reader = Reader::new(text, fields);
     let events = match reader.cursor.kind()? {
         Kind::Array => reader.events()?,
         Kind::Object => {
@@ -101,7 +139,10 @@ fn parse_json_batch(text: &str) -> Result<Vec<Result<WireEvent<'_>, Rejection>>,
     Ok(events)
 }
 
-fn parse_lines(body: &[u8]) -> Result<Vec<Result<WireEvent<'_>, Rejection>>, BodyError> {
+fn parse_lines<'a>(
+    body: &'a [u8],
+    fields: &mut Vec<Field<'a>>,
+) -> Result<Vec<Result<WireEvent<'a>, Rejection>>, BodyError> {
     let mut events = Vec::with_capacity(expected_events(body.len()));
     for line in body.split(|byte| *byte == b'\n') {
         if line.trim_ascii().is_empty() {
@@ -110,7 +151,7 @@ fn parse_lines(body: &[u8]) -> Result<Vec<Result<WireEvent<'_>, Rejection>>, Bod
         if events.len() == BATCH_EVENTS_MAX {
             return Err(BodyError::TooManyEvents { max: BATCH_EVENTS_MAX });
         }
-        events.push(parse_one(line).unwrap_or_else(|error| {
+        events.push(one(line, fields).unwrap_or_else(|error| {
             let message = error.to_string().replace("the body", "the line");
             Err(Rejection::new(Reason::InvalidJson, "", message))
         }));
@@ -123,9 +164,14 @@ fn expected_events(bytes: usize) -> usize {
     (bytes / 256 + 1).min(BATCH_EVENTS_MAX)
 }
 
-struct Reader<'a> {
+/// Fields of an event's properties, usually.
+const USUAL_FIELDS: usize = 4;
+
+struct Reader<'a, 'f> {
     cursor: Cursor<'a>,
     digester: Digester,
+    /// Of the properties of all events.
+    all_fields: &'f mut Vec<Field<'a>>,
     bytes: usize,
 }
 
@@ -143,15 +189,16 @@ enum Value<'a> {
     Null,
     Text(Text<'a>),
     Number(&'a str),
-    Object { raw: &'a str, digest: Result<u64, Flaw> },
+    Object { raw: &'a str, digest: Result<u64, Flaw>, fields: Range<usize> },
     Other,
 }
 
-impl<'a> Reader<'a> {
-    fn new(text: &'a str) -> Self {
+impl<'a, 'f> Reader<'a, 'f> {
+    fn new(text: &'a str, all_fields: &'f mut Vec<Field<'a>>) -> Self {
         Self {
             cursor: Cursor::new(text),
             digester: Digester::new(PROPERTIES_DEPTH_MAX),
+            all_fields,
             bytes: text.len(),
         }
     }
@@ -225,9 +272,10 @@ impl<'a> Reader<'a> {
             Kind::String => self.cursor.string().map(Value::Text),
             Kind::Number => self.cursor.number().map(Value::Number),
             Kind::Object => {
-                let start = self.cursor.at();
-                let digest = self.digester.read(&mut self.cursor)?;
-                Ok(Value::Object { raw: self.cursor.since(start), digest })
+                let (start, first) = (self.cursor.at(), self.all_fields.len());
+                let digest = self.digester.read(&mut self.cursor, self.all_fields)?;
+                let fields = first..self.all_fields.len();
+                Ok(Value::Object { raw: self.cursor.since(start), digest, fields })
             }
             Kind::Array | Kind::Bool => self.cursor.skip_value().map(|_| Value::Other),
         }
@@ -272,7 +320,7 @@ fn check(fields: Fields<'_>) -> Result<WireEvent<'_>, Rejection> {
     let external_subscription_id = name("externalSubscriptionId", fields.external_subscription_id)?;
     let code = name("code", fields.code)?;
     let timestamp_us = timestamp_of(fields.timestamp)?;
-    let (properties, properties_digest) = properties_of(fields.properties)?;
+    let (properties, properties_digest, fields) = properties_of(fields.properties)?;
     Ok(WireEvent {
         transaction_id,
         external_subscription_id,
@@ -280,6 +328,7 @@ fn check(fields: Fields<'_>) -> Result<WireEvent<'_>, Rejection> {
         timestamp_us,
         properties,
         properties_digest,
+        fields,
     })
 }
 
@@ -324,12 +373,12 @@ fn timestamp_of(value: Option<Value<'_>>) -> Result<Option<i64>, Rejection> {
     })
 }
 
-fn properties_of(value: Option<Value<'_>>) -> Result<(&str, u64), Rejection> {
+fn properties_of(value: Option<Value<'_>>) -> Result<(&str, u64, Range<usize>), Rejection> {
     const FIELD: &str = "properties";
     match value {
-        None | Some(Value::Null) => Ok(("{}", empty_object_digest())),
-        Some(Value::Object { raw, digest }) => match digest {
-            Ok(digest) => Ok((raw, digest)),
+        None | Some(Value::Null) => Ok(("{}", empty_object_digest(), 0..0)),
+        Some(Value::Object { raw, digest, fields }) => match digest {
+            Ok(digest) => Ok((raw, digest, fields)),
             Err(Flaw::DuplicateKey(Some(key))) => {
                 Err(duplicate_field(format!("{FIELD}.{}", short(&key))))
             }
@@ -357,7 +406,7 @@ mod tests {
 
     #[test]
     fn no_properties_have_the_digest_of_empty_ones() {
-        let read = Digester::new(1).read(&mut Cursor::new("{ }"));
+        let read = Digester::new(1).read(&mut Cursor::new("{ }"), &mut Vec::new());
         assert_eq!(read, Ok(Ok(empty_object_digest())));
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     ClickHouse, EventRow, UsageError,
     error::during,
     lists::{self, Lists},
-    rows::{self, EventWire},
+    rows::{self, EventWire, LAST_US},
 };
 use chrono::{DateTime, Utc};
 use clickhouse::{Row, query::Query};
@@ -103,9 +103,6 @@ struct IdWire<'a> {
 /// What an [`EventRow`] is read from, where a query is not a template.
 pub(crate) const EVENT_COLUMNS: &str = "organization_id, subscription_id, external_subscription_id,
     code, transaction_id, timestamp, received_at, partition, position, content_hash, properties";
-/// 1900-01-01 and the last microsecond of 2299: what the column holds.
-const FIRST_US: i64 = -2_208_988_800_000_000;
-const LAST_US: i64 = 10_413_791_999_999_999;
 
 impl ClickHouse {
     /// The event with this transaction id. `None`: there is none (yet).
@@ -223,7 +220,7 @@ fn page_sql(
     if let Some(to) = filter.to {
         all.push(format!("timestamp < {}", micros(rows::clamped_micros(to))));
     }
-    let last = micros(after.timestamp_us.clamp(FIRST_US, LAST_US));
+    let last = micros(rows::storable_micros(after.timestamp_us));
     all.push(format!(
         "timestamp <= {last}
         AND (timestamp, partition, position) < ({last}, {}, {})",
@@ -278,6 +275,7 @@ impl Unmatched {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rows::FIRST_US;
 
     #[test]
     fn cursors_round_trip_also_before_1970() {

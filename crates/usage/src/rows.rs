@@ -172,7 +172,7 @@ pub(crate) struct UsageWire<'a> {
 /// Less than any value, so that a row without events does not count in a maximum.
 const NO_GREATEST: i128 = -Quantity::MAX.scaled();
 /// Before any other: 1900-01-01.
-const NO_LATEST: (i64, i64, u64, i128) = (FIRST_SECOND * 1_000_000, FIRST_SECOND * 1_000_000, 0, 0);
+const NO_LATEST: (i64, i64, u64, i128) = (FIRST_US, FIRST_US, 0, 0);
 
 impl<'a> TryFrom<&'a UsageRow> for UsageWire<'a> {
     type Error = UsageError;
@@ -275,6 +275,10 @@ impl<'a> TryFrom<&'a ConflictRow<'_>> for ConflictWire<'a> {
 const FIRST_SECOND: i64 = -2_208_988_800;
 /// 2300-01-01.
 const END_SECOND: i64 = 10_413_792_000;
+/// The first instant that a `DateTime64(6)` column holds, in microseconds since 1970.
+pub(crate) const FIRST_US: i64 = FIRST_SECOND * 1_000_000;
+/// The last one.
+pub(crate) const LAST_US: i64 = END_SECOND * 1_000_000 - 1;
 
 /// `DateTime64(6)` holds the years 1900 to 2299; outside them its comparisons are not defined.
 pub(crate) fn micros(field: &'static str, at: DateTime<Utc>) -> Result<i64, UsageError> {
@@ -295,7 +299,7 @@ pub(crate) fn checked_micros(field: &'static str, at_us: i64) -> Result<i64, Usa
 /// The instant in microseconds since 1970, or the first or last one that a column holds.
 #[must_use]
 pub fn storable_micros(at_us: i64) -> i64 {
-    at_us.clamp(FIRST_SECOND * 1_000_000, END_SECOND * 1_000_000 - 1)
+    at_us.clamp(FIRST_US, LAST_US)
 }
 
 /// The same of a time.

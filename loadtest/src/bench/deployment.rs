@@ -26,6 +26,11 @@ const END_TIMEOUT: Duration = Duration::from_secs(120);
 const STUCK: Duration = Duration::from_secs(60);
 /// How often the aggregator's count is read: a render of all metrics takes well under 1 ms.
 const POLL: Duration = Duration::from_millis(50);
+/// Quiet is what uses less than so much of a core for so long; at rest it is a fortieth.
+const QUIET_CORES: f64 = 0.1;
+const QUIET_LOOK: Duration = Duration::from_secs(5);
+/// The merges of 50 million events take a minute or two.
+const QUIET_MAX: Duration = Duration::from_secs(600);
 
 /// The deployment, running.
 pub struct Deployment {
@@ -131,6 +136,20 @@ impl Deployment {
     /// The sum of a metric over its labels.
     pub fn metric(&mut self, name: &str) -> anyhow::Result<f64> {
         Ok(metric(&self.metrics.get("/metrics")?, name, ""))
+    }
+
+    /// Waits until it does next to nothing: what was inserted is merged. Errors: it never does.
+    pub fn wait_until_quiet(&self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let before = self.used()?;
+            std::thread::sleep(QUIET_LOOK);
+            let used = self.used()?.since(&before).total();
+            if used <= QUIET_CORES * QUIET_LOOK.as_secs_f64() {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < QUIET_MAX, "it is still busy after {QUIET_MAX:?}");
+        }
     }
 
     /// Waits until so many events in all are in the rollups. Errors: no progress for a minute.

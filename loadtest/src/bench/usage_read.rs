@@ -1,8 +1,6 @@
 //! `usage-read`: current usage of one subscription, with few and with many events stored.
 
-use super::{
-    BenchArgs, Deployment, catalog, idle::report_parts, plan, report::Report, settle, step,
-};
+use super::{BenchArgs, Deployment, catalog, idle::report_parts, plan, report::Report, step};
 use crate::{
     body::Subjects,
     cpu::Used,
@@ -23,8 +21,6 @@ const READS: u64 = 1_000;
 /// The subscriptions that have all the events: so few that each has usage in nearly all of the
 /// month's quarters of an hour already with the few events.
 const SUBSCRIPTIONS: u64 = 200;
-/// Inserts are over; merges of what was inserted last go on for a moment.
-const REST_S: u64 = 10;
 
 pub fn run(args: &BenchArgs, report: &mut Report) -> anyhow::Result<()> {
     let mut deployment = Deployment::start(args, &[])?;
@@ -76,7 +72,7 @@ fn fill_and_read(
     let subjects = Subjects { count: SUBSCRIPTIONS, ..usual.subjects.clone() };
     let filled = load::run(&Plan { times, subjects, batch: BATCH, ..usual })?;
     deployment.wait_until_counted(from + filled.events)?;
-    settle(REST_S);
+    deployment.wait_until_quiet()?;
     let before = deployment.used()?;
     let mut latencies = Latencies::default();
     for read in 0..READS {

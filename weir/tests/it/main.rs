@@ -34,7 +34,7 @@ mod watermarks;
 use std::time::{Duration, Instant};
 
 /// How long anything may take on a machine that has other things to do.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Asks until the answer is good. Panics with the last complaint when patience ends.

@@ -3,7 +3,7 @@
 use super::arithmetic::{Direction, divide, multiply, round};
 use super::{Function, Operator, Step};
 use crate::json::{Cursor, Kind};
-use crate::{Reason, distinct_of, property, value_of};
+use crate::{Properties, Reason, distinct_of, property, value_of};
 use std::borrow::Cow;
 use weir_money::{Quantity, QuantityError};
 
@@ -13,8 +13,7 @@ pub struct EventFields<'a> {
     pub code: &'a str,
     /// Microseconds since 1970: the event's own, or else the time of receipt.
     pub timestamp_us: i64,
-    /// A JSON object as it was written.
-    pub properties: &'a str,
+    pub properties: Properties<'a>,
 }
 
 /// The result of an expression.
@@ -252,7 +251,7 @@ fn extreme<'v>(
     chosen.map(Value::Number).ok_or(EvaluationError::TextNotANumber)
 }
 
-fn read<'v>(properties: &'v str, path: &'v str) -> Result<Value<'v>, EvaluationError> {
+fn read<'v>(properties: Properties<'v>, path: &'v str) -> Result<Value<'v>, EvaluationError> {
     let named = || path.to_owned();
     let raw = at_path(properties, path).filter(|raw| *raw != "null");
     let raw = raw.ok_or_else(|| EvaluationError::Missing { property: named() })?;
@@ -275,8 +274,12 @@ fn read<'v>(properties: &'v str, path: &'v str) -> Result<Value<'v>, EvaluationE
 
 /// The value at a path: the key that is the whole path, or else the rest of the path within the
 /// object at its first part.
-fn at_path<'v>(object: &'v str, path: &str) -> Option<&'v str> {
-    let (mut object, mut path) = (object, path);
+fn at_path<'v>(properties: Properties<'v>, path: &str) -> Option<&'v str> {
+    if let Some(found) = properties.get(path) {
+        return Some(found);
+    }
+    let (first, mut path) = path.split_once('.')?;
+    let mut object = properties.get(first)?;
     loop {
         if let Some(found) = property(object, path) {
             return Some(found);

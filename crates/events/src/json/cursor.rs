@@ -22,7 +22,7 @@ pub(crate) enum Kind {
 }
 
 /// A string of the text as written, without its quotes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Text<'a> {
     pub raw: &'a str,
     pub escaped: bool,

@@ -3,6 +3,7 @@
 //! Kept with every event for ever, so its definition never changes; `docs/log-format.md` has it.
 
 use super::{Cursor, Kind, SyntaxError, Text};
+use crate::property::Field;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What is wrong with a value although it is JSON.
@@ -31,12 +32,16 @@ impl Digester {
         Self { keys: Vec::new(), depth_max, flaw: None }
     }
 
-    /// Passes the next value. After a flaw the digest means nothing, but the syntax is still
-    /// checked to the end of the value.
-    pub fn read(&mut self, cursor: &mut Cursor<'_>) -> Result<Result<u64, Flaw>, SyntaxError> {
+    /// Passes the object that comes next, and adds its own fields to `fields`. After a flaw the
+    /// digest means nothing, but the syntax is still checked to the end of the value.
+    pub fn read<'a>(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        fields: &mut Vec<Field<'a>>,
+    ) -> Result<Result<u64, Flaw>, SyntaxError> {
         self.keys.clear();
         self.flaw = None;
-        let digest = self.value(cursor, 0)?;
+        let digest = self.object(cursor, 0, |key, value| fields.push(Field { key, value }))?;
         Ok(self.flaw.take().map_or(Ok(digest), Err))
     }
 
@@ -57,7 +62,7 @@ impl Digester {
                 self.note(Flaw::TooDeep);
                 cursor.skip_value().map(|_| 0)
             }
-            Kind::Object => self.object(cursor, depth),
+            Kind::Object => self.object(cursor, depth, |_, _| {}),
             Kind::Array => self.array(cursor, depth),
             Kind::Number | Kind::Bool | Kind::Null => {
                 let start = cursor.at();
@@ -67,7 +72,13 @@ impl Digester {
         }
     }
 
-    fn object(&mut self, cursor: &mut Cursor<'_>, depth: u32) -> Result<u64, SyntaxError> {
+    /// `tell` is called with each field: its key, and its value as written.
+    fn object<'a>(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        depth: u32,
+        mut tell: impl FnMut(Text<'a>, &'a str),
+    ) -> Result<u64, SyntaxError> {
         cursor.take(b'{');
         let base = self.keys.len();
         // A sum, because it does not depend on the order.
@@ -75,7 +86,10 @@ impl Digester {
         while let Some(key) = cursor.next_key(first)? {
             first = false;
             let key_digest = self.key(key, base);
+            cursor.peek();
+            let start = cursor.at();
             let value_digest = self.value(cursor, depth + 1)?;
+            tell(key, cursor.since(start));
             sum = sum.wrapping_add(digest_of([key_digest, value_digest]));
         }
         let keys = self.keys.get_mut(base..).unwrap_or_default();
@@ -140,7 +154,9 @@ mod tests {
     use super::*;
 
     fn digest(text: &str) -> Result<u64, Flaw> {
-        Digester::new(3).read(&mut Cursor::new(text)).unwrap()
+        let mut digester = Digester::new(3);
+        let digest = digester.value(&mut Cursor::new(text), 0).unwrap();
+        digester.flaw.take().map_or(Ok(digest), Err)
     }
 
     #[test]
@@ -180,7 +196,7 @@ mod tests {
         assert!(digest("[[[1]]]").is_ok());
         assert_eq!(digest("[[[[1]]]]"), Err(Flaw::TooDeep));
         assert_eq!(digest(r#"{"a":[{"b":{}}]}"#), Err(Flaw::TooDeep));
-        assert!(Digester::new(3).read(&mut Cursor::new("[[[[1}]]]")).is_err());
+        assert!(Digester::new(3).value(&mut Cursor::new("[[[[1}]]]"), 0).is_err());
     }
 
     #[test]

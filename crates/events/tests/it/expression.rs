@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use weir_events::{
     EXPRESSION_CHARS_MAX, EXPRESSION_DEPTH_MAX, EvaluationError, EventFields, Expression,
-    ExpressionValue, Reason,
+    ExpressionValue, Properties, PropertyReader, Reason,
 };
 
 const PROPERTIES: &str = r#"{
@@ -13,7 +13,12 @@ const PROPERTIES: &str = r#"{
 }"#;
 
 fn event() -> EventFields<'static> {
-    EventFields { code: "42", timestamp_us: 1_767_268_800_500_000, properties: PROPERTIES }
+    let properties = read(PROPERTIES);
+    EventFields { code: "42", timestamp_us: 1_767_268_800_500_000, properties }
+}
+
+fn read(properties: &'static str) -> Properties<'static> {
+    Box::leak(Box::<PropertyReader<'static>>::default()).read(properties)
 }
 
 fn parse(text: &str) -> Expression {
@@ -147,7 +152,7 @@ fn a_text_counts_as_a_number_where_a_metric_sums_and_by_its_form_where_it_tells_
 #[test]
 fn a_text_that_grows_without_end_is_refused() {
     let properties = format!("{{\"x\":\"{}\"}}", "x".repeat(40_000));
-    let event = EventFields { properties: &properties, ..event() };
+    let event = EventFields { properties: read(properties.leak()), ..event() };
     let twice = parse("concat(event.properties.x, event.properties.x)");
     assert_eq!(twice.evaluate(event), Err(EvaluationError::TextTooLong));
     assert_eq!(EvaluationError::TextTooLong.reason(), Reason::TooLong);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use weir_events::{
     BATCH_EVENTS_MAX, BodyError, EVENT_BYTES_MAX, Format, Reason, Rejection, WireEvent,
-    parse_batch, parse_one, property, value_of,
+    parse_batch, parse_one, parse_single, property, value_of,
 };
 
 const GOOD: &str = r#"{"transactionId":"t","externalSubscriptionId":"s","code":"c"}"#;
@@ -11,7 +11,11 @@ const GOOD: &str = r#"{"transactionId":"t","externalSubscriptionId":"s","code":"
 type Verdict<'a> = Result<WireEvent<'a>, Rejection>;
 
 fn json(body: &str) -> Result<Vec<Verdict<'_>>, BodyError> {
-    parse_batch(body.as_bytes(), Format::Json)
+    verdicts(body.as_bytes(), Format::Json)
+}
+
+fn verdicts(body: &[u8], format: Format) -> Result<Vec<Verdict<'_>>, BodyError> {
+    parse_batch(body, format).map(|parsed| parsed.events)
 }
 
 /// A batch of a good event, `event` and another good event; gives the verdict on `event`.
@@ -36,7 +40,7 @@ fn the_three_forms_of_a_batch_give_the_same_events() {
     let events = json(&array).unwrap();
     assert_eq!(events.len(), 2);
     assert_eq!(events, json(&wrapped).unwrap());
-    assert_eq!(events, parse_batch(lines.as_bytes(), Format::Ndjson).unwrap());
+    assert_eq!(events, verdicts(lines.as_bytes(), Format::Ndjson).unwrap());
 
     let event = events[1].as_ref().unwrap();
     assert_eq!(event.transaction_id, "t");
@@ -46,6 +50,32 @@ fn the_three_forms_of_a_batch_give_the_same_events() {
     assert_eq!(event.properties, r#"{"n":1}"#);
     assert_eq!(events[0].as_ref().unwrap().timestamp_us, None);
     assert_eq!(events[0].as_ref().unwrap().properties, "{}");
+}
+
+#[test]
+fn each_event_has_its_own_properties() {
+    let fields = [
+        r#""properties":{"n":{"deep":1},"\u006d":"x"}"#,
+        r#""code2":1,"properties":{"n":7}"#,
+        r#""properties":null"#,
+        r#""properties":{ "n" : 2 }"#,
+    ];
+    let events = fields.map(with).join(",");
+    let lines = fields.map(with).join("\n");
+    for (body, format) in [(format!("[{events}]"), Format::Json), (lines, Format::Ndjson)] {
+        let parsed = parse_batch(body.as_bytes(), format).unwrap();
+        let found =
+            |place: usize, key| parsed.properties(parsed.events[place].as_ref().unwrap()).get(key);
+        assert_eq!((found(0, "n"), found(0, "m")), (Some(r#"{"deep":1}"#), Some("\"x\"")));
+        assert_eq!(found(0, "deep"), None);
+        assert!(parsed.events[1].is_err());
+        assert_eq!(found(2, "n"), None);
+        assert_eq!((found(3, "n"), found(3, "m")), (Some("2"), None));
+    }
+    let single = with(fields[0]);
+    let single = parse_single(single.as_bytes()).unwrap();
+    let event = single.events[0].as_ref().unwrap();
+    assert_eq!(single.properties(event).get("m"), Some("\"x\""));
 }
 
 #[test]
@@ -195,18 +225,15 @@ fn json_that_is_no_batch_is_refused_whole() {
         assert_eq!(json(body), Err(BodyError::UnexpectedField { field: field.into() }), "{body}");
     }
     assert_eq!(json("[]"), Ok(vec![]));
-    assert_eq!(parse_batch(b"\n \n", Format::Ndjson), Ok(vec![]));
+    assert_eq!(verdicts(b"\n \n", Format::Ndjson), Ok(vec![]));
 }
 
 #[test]
 fn invalid_utf8_refuses_a_json_body_and_one_line_of_ndjson() {
     let body = [b"[", GOOD.as_bytes(), b",{\"\xff\":1}]"].concat();
-    assert_eq!(
-        parse_batch(&body, Format::Json),
-        Err(BodyError::NotUtf8 { at: 1 + GOOD.len() + 3 })
-    );
+    assert_eq!(verdicts(&body, Format::Json), Err(BodyError::NotUtf8 { at: 1 + GOOD.len() + 3 }));
     let lines = [GOOD.as_bytes(), b"\n{\"\xff\":1}\n", GOOD.as_bytes()].concat();
-    let verdicts = parse_batch(&lines, Format::Ndjson).unwrap();
+    let verdicts = verdicts(&lines, Format::Ndjson).unwrap();
     assert!(verdicts[0].is_ok() && verdicts[2].is_ok());
     assert_eq!(verdicts[1].as_ref().unwrap_err().reason, Reason::InvalidJson);
     assert_eq!(parse_one(b"\xff"), Err(BodyError::NotUtf8 { at: 0 }));
@@ -215,7 +242,7 @@ fn invalid_utf8_refuses_a_json_body_and_one_line_of_ndjson() {
 #[test]
 fn a_bad_line_of_ndjson_is_a_verdict() {
     let lines = format!("{GOOD}\n{{\n{GOOD} {GOOD}\n[]\n{GOOD}");
-    let verdicts = parse_batch(lines.as_bytes(), Format::Ndjson).unwrap();
+    let verdicts = verdicts(lines.as_bytes(), Format::Ndjson).unwrap();
     let reasons: Vec<_> =
         verdicts.iter().map(|verdict| verdict.as_ref().err().map(|e| e.reason)).collect();
     let broken = Some(Reason::InvalidJson);
@@ -227,7 +254,7 @@ fn too_many_events_refuse_the_body() {
     let body = format!("[{}0]", "0,".repeat(BATCH_EVENTS_MAX));
     assert_eq!(json(&body), Err(BodyError::TooManyEvents { max: BATCH_EVENTS_MAX }));
     let lines = "0\n".repeat(BATCH_EVENTS_MAX + 1);
-    let refused = parse_batch(lines.as_bytes(), Format::Ndjson);
+    let refused = verdicts(lines.as_bytes(), Format::Ndjson);
     assert_eq!(refused, Err(BodyError::TooManyEvents { max: BATCH_EVENTS_MAX }));
 }
 
@@ -254,7 +281,7 @@ proptest! {
         let mut body = format!("[{GOOD},{second}]").into_bytes();
         let at = at % body.len();
         body[at] = byte;
-        if let Ok(verdicts) = parse_batch(&body, Format::Json) {
+        if let Ok(verdicts) = verdicts(&body, Format::Json) {
             for event in verdicts.into_iter().flatten() {
                 let parsed: serde_json::Value = serde_json::from_str(event.properties).unwrap();
                 prop_assert!(parsed.is_object());
