@@ -47,6 +47,10 @@ impl KnownIds for Known {
             .map_err(|source| KnownIdsError::Unreadable { partition, source: Box::new(source) })
     }
 
+    fn suspects(&self, partition: u32, ids: &[EventId]) -> usize {
+        self.reader(partition).map_or(ids.len(), |reader| reader.suspects(ids))
+    }
+
     fn covered_to(&self, partition: u32) -> Position {
         self.reader(partition).map_or(Position::ZERO, |reader| reader.covered_to())
     }

@@ -171,7 +171,11 @@ impl Edge {
         };
         let partition = first.partition;
         let ids: Vec<EventId> = claimed[from..].iter().map(|key| batch.of(*key).id).collect();
-        let found = may_block(ids.len(), || known.find(partition, &ids)).unwrap_or_else(|error| {
+        let suspects = known.suspects(partition, &ids);
+        if suspects == 0 {
+            return Vec::new();
+        }
+        let found = may_block(suspects, || known.find(partition, &ids)).unwrap_or_else(|error| {
             tracing::warn!(partition, %error, "the index of ids does not answer");
             Vec::new()
         });
@@ -340,9 +344,10 @@ fn answer_known(
     });
 }
 
-/// Ids from which on a look into the index may take long enough to hold up others on this thread:
-/// each that is found reads a page, from the disk at the worst.
-const MANY_IDS: usize = 64;
+/// Ids from which on a look into the index may take long enough to hold up others on this thread: it
+/// reads a page for each, from the disk at the worst. Making room for others costs as much as some
+/// pages that are in memory.
+const MANY_IDS: usize = 16;
 
 fn may_block<T>(ids: usize, work: impl FnOnce() -> T) -> T {
     let flavor = tokio::runtime::Handle::current().runtime_flavor();

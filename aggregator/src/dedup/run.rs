@@ -104,6 +104,11 @@ impl Run {
         Ok(())
     }
 
+    /// Whether it may hold an id with this key.
+    pub fn may_hold(&self, key: u64) -> bool {
+        self.filter.candidates(key).next().is_some()
+    }
+
     /// Number of blocks.
     pub(super) fn blocks(&self) -> usize {
         self.filter.len().div_ceil(BLOCK_ENTRIES)

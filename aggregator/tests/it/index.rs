@@ -75,6 +75,8 @@ impl Model {
         let found = index.find(&ids).unwrap();
         for (number, found) in (0..=u8::MAX).zip(found) {
             assert_eq!(found, self.first.get(&number).copied(), "id {number}");
+            let suspects = index.reader().suspects(&[id(number)]);
+            assert!(suspects >= usize::from(found.is_some()), "id {number}");
         }
         assert_eq!(index.reader().ids(), self.first.len() as u64);
         assert_eq!(index.covered_to(), Position::new(self.log.len() as u64, 0));
@@ -162,6 +164,8 @@ fn many_blocks_and_levels_are_found_and_nothing_else_is() {
     }
     let unknown: Vec<EventId> = (60_000..160_000).map(scrambled).collect();
     assert!(index.find(&unknown).unwrap().iter().all(Option::is_none));
+    assert_eq!(index.reader().suspects(&known), known.len());
+    assert!(index.reader().suspects(&unknown) < unknown.len() / 100);
     assert!(index.reader().memory_bytes() < 60_000 * 4, "{}", index.reader().memory_bytes());
 }
 

@@ -22,6 +22,11 @@ pub trait KnownIds: Send + Sync {
         ids: &[EventId],
     ) -> Result<Vec<Option<FirstCopy>>, KnownIdsError>;
 
+    /// How many of the ids may be known, told from memory alone; 0: none of them is.
+    fn suspects(&self, _partition: u32, ids: &[EventId]) -> usize {
+        ids.len()
+    }
+
     /// Every event of the partition below this position is in the index.
     fn covered_to(&self, partition: u32) -> Position;
 }

@@ -421,7 +421,7 @@ fn seeds() -> Range<u64> {
         std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
     };
     let first = number("WEIR_SIMULATION_FIRST_SEED", 0);
-    first..first + number("WEIR_SIMULATION_SEEDS", 3_000)
+    first..first + number("WEIR_SIMULATION_SEEDS", 2_000)
 }
 
 #[test]
