@@ -20,7 +20,7 @@ pub(super) struct Sums<'e, 'c, C> {
     /// By subscription, bucket and code: where in `counters` their counters begin.
     places: Answers<(SubscriptionId, u32, u32), usize>,
     counters: Vec<Counter<'c>>,
-    properties: PropertyReader<'e>,
+    properties: PropertyReader,
     tally: Tally,
 }
 

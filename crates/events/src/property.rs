@@ -4,56 +4,97 @@ use crate::json::{Cursor, Kind, Text};
 use std::borrow::Cow;
 use weir_money::{Quantity, QuantityError};
 
-/// A field of an object: its key, and its value as written.
+/// Where a field stands in the text of its object: 20 bytes, so that a body of small fields needs no
+/// multiple of its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Field<'a> {
-    pub key: Text<'a>,
-    pub value: &'a str,
+pub(crate) struct Field {
+    key: Span,
+    is_key_escaped: bool,
+    value: Span,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    from: u32,
+    to: u32,
+}
+
+impl Field {
+    /// The field of an object with which `text` begins; `key` and `value` are parts of the text.
+    pub fn of(text: &str, key: Text<'_>, value: &str) -> Self {
+        Self {
+            key: Span::of(text, key.raw),
+            is_key_escaped: key.escaped,
+            value: Span::of(text, value),
+        }
+    }
+
+    fn key(self, text: &str) -> Text<'_> {
+        Text { raw: self.key.within(text), escaped: self.is_key_escaped, broken: false }
+    }
+}
+
+impl Span {
+    fn of(text: &str, part: &str) -> Self {
+        let from = part.as_ptr().addr().saturating_sub(text.as_ptr().addr());
+        // No body is so large; one that were would lose the field.
+        let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        Self { from: place(from), to: place(from + part.len()) }
+    }
+
+    fn within(self, text: &str) -> &str {
+        text.get(self.from as usize..self.to as usize).unwrap_or_default()
+    }
 }
 
 /// An event's properties, read once however many metrics ask for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Properties<'a>(&'a [Field<'a>]);
+pub struct Properties<'a> {
+    text: &'a str,
+    fields: &'a [Field],
+}
 
 impl<'a> Properties<'a> {
     /// Of an event that has none.
-    pub const NONE: Self = Self(&[]);
+    pub const NONE: Self = Self { text: "{}", fields: &[] };
 
-    pub(crate) fn new(fields: &'a [Field<'a>]) -> Self {
-        Self(fields)
+    pub(crate) fn new(text: &'a str, fields: &'a [Field]) -> Self {
+        Self { text, fields }
     }
 
     /// The value of `key` as written. `None`: no such key; a JSON `null` is `Some("null")`.
     #[must_use]
     pub fn get(self, key: &str) -> Option<&'a str> {
-        self.0.iter().find(|field| field.key.is(key)).map(|field| field.value)
+        let field = self.fields.iter().find(|field| field.key(self.text).is(key))?;
+        Some(field.value.within(self.text))
     }
 
     /// Each key with its value as written, in the order of the text.
     pub(crate) fn iter(self) -> impl Iterator<Item = (Cow<'a, str>, &'a str)> {
-        self.0.iter().map(|field| (field.key.value(), field.value))
+        let Self { text, fields } = self;
+        fields.iter().map(move |field| (field.key(text).value(), field.value.within(text)))
     }
 }
 
 /// Reads stored properties, those of one event after the other, in the same memory.
 #[derive(Debug, Default)]
-pub struct PropertyReader<'a> {
-    fields: Vec<Field<'a>>,
+pub struct PropertyReader {
+    fields: Vec<Field>,
 }
 
-impl<'a> PropertyReader<'a> {
+impl PropertyReader {
     /// The fields of an event's properties: an object that `parse_*` has accepted. Of any other text
     /// those that come before its first fault.
-    pub fn read(&mut self, raw: &'a str) -> Properties<'_> {
+    pub fn read<'a>(&'a mut self, text: &'a str) -> Properties<'a> {
         self.fields.clear();
-        let mut cursor = Cursor::new(raw);
+        let mut cursor = Cursor::new(text);
         if cursor.take(b'{') {
             while let Ok(Some(key)) = cursor.next_key(self.fields.is_empty()) {
                 let Ok(value) = cursor.skip_value() else { break };
-                self.fields.push(Field { key, value });
+                self.fields.push(Field::of(text, key, value));
             }
         }
-        Properties(&self.fields)
+        Properties::new(text, &self.fields)
     }
 }
 
@@ -201,7 +242,9 @@ mod tests {
         assert_eq!(keys, ["a", "n", "t", "z"]);
         assert_eq!(reader.read(r#"{"a":1,"n":[}"#).get("a"), Some("1"));
         assert_eq!(reader.read(r#"{"a":1,"n":[}"#).get("n"), None);
-        assert_eq!(reader.read("null"), Properties::NONE);
+        assert_eq!(reader.read("{}"), Properties::NONE);
+        assert_eq!(reader.read("null").get("n"), None);
+        assert!(size_of::<Field>() <= 20);
     }
 
     #[test]

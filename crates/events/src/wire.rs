@@ -52,7 +52,7 @@ pub struct Parsed<'a> {
     pub events: Vec<Result<WireEvent<'a>, Rejection>>,
     /// Where the fields of all their properties stand: found on the way, so that nobody who asks
     /// for one has to search.
-    fields: Vec<Field<'a>>,
+    fields: Vec<Field>,
 }
 
 impl Parsed<'_> {
@@ -60,7 +60,7 @@ impl Parsed<'_> {
     #[must_use]
     pub fn properties<'p>(&'p self, event: &'p WireEvent<'_>) -> Properties<'p> {
         let fields = self.fields.get(event.fields.clone()).unwrap_or_default();
-        Properties::new(fields)
+        Properties::new(event.properties, fields)
     }
 }
 
@@ -91,7 +91,7 @@ pub fn parse_batch(body: &[u8], format: Format) -> Result<Parsed<'_>, BodyError>
 
 fn one<'a>(
     body: &'a [u8],
-    fields: &mut Vec<Field<'a>>,
+    fields: &mut Vec<Field>,
 ) -> Result<Result<WireEvent<'a>, Rejection>, BodyError> {
     let mut reader = Reader::new(text_of(body)?, fields);
     let event = reader.event()?;
@@ -111,7 +111,7 @@ impl From<SyntaxError> for BodyError {
 
 fn parse_json_batch<'a>(
     text: &'a str,
-    fields: &mut Vec<Field<'a>>,
+    fields: &mut Vec<Field>,
 ) -> Result<Vec<Result<WireEvent<'a>, Rejection>>, BodyError> {
     let mut reader = Reader::new(text, fields);
     let events = match reader.cursor.kind()? {
@@ -141,7 +141,7 @@ fn parse_json_batch<'a>(
 
 fn parse_lines<'a>(
     body: &'a [u8],
-    fields: &mut Vec<Field<'a>>,
+    fields: &mut Vec<Field>,
 ) -> Result<Vec<Result<WireEvent<'a>, Rejection>>, BodyError> {
     let mut events = Vec::with_capacity(expected_events(body.len()));
     for line in body.split(|byte| *byte == b'\n') {
@@ -171,7 +171,7 @@ struct Reader<'a, 'f> {
     cursor: Cursor<'a>,
     digester: Digester,
     /// Of the properties of all events.
-    all_fields: &'f mut Vec<Field<'a>>,
+    all_fields: &'f mut Vec<Field>,
     bytes: usize,
 }
 
@@ -194,7 +194,7 @@ enum Value<'a> {
 }
 
 impl<'a, 'f> Reader<'a, 'f> {
-    fn new(text: &'a str, all_fields: &'f mut Vec<Field<'a>>) -> Self {
+    fn new(text: &'a str, all_fields: &'f mut Vec<Field>) -> Self {
         Self {
             cursor: Cursor::new(text),
             digester: Digester::new(PROPERTIES_DEPTH_MAX),

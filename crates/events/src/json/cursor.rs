@@ -63,6 +63,11 @@ impl<'a> Cursor<'a> {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
+    /// The text from here on.
+    pub fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
     pub fn fail<T>(&self, expected: &'static str) -> Result<T, SyntaxError> {
         Err(SyntaxError { at: self.at, expected })
     }

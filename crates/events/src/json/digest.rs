@@ -34,14 +34,16 @@ impl Digester {
 
     /// Passes the object that comes next, and adds its own fields to `fields`. After a flaw the
     /// digest means nothing, but the syntax is still checked to the end of the value.
-    pub fn read<'a>(
+    pub fn read(
         &mut self,
-        cursor: &mut Cursor<'a>,
-        fields: &mut Vec<Field<'a>>,
+        cursor: &mut Cursor<'_>,
+        fields: &mut Vec<Field>,
     ) -> Result<Result<u64, Flaw>, SyntaxError> {
         self.keys.clear();
         self.flaw = None;
-        let digest = self.object(cursor, 0, |key, value| fields.push(Field { key, value }))?;
+        let text = cursor.rest();
+        let tell = |key: Text<'_>, value: &str| fields.push(Field::of(text, key, value));
+        let digest = self.object(cursor, 0, tell)?;
         Ok(self.flaw.take().map_or(Ok(digest), Err))
     }
 

@@ -18,7 +18,7 @@ fn event() -> EventFields<'static> {
 }
 
 fn read(properties: &'static str) -> Properties<'static> {
-    Box::leak(Box::<PropertyReader<'static>>::default()).read(properties)
+    Box::leak(Box::<PropertyReader>::default()).read(properties)
 }
 
 fn parse(text: &str) -> Expression {
