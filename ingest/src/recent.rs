@@ -203,10 +203,8 @@ struct Entry {
 /// Behind every event.
 const IN_FLIGHT: Position = Position::from_u64(u64::MAX);
 
-/// An id is a hash already. Its partition was taken from some of its bits, so within a partition
-/// those are not random: the halves are mixed.
 fn hash(id: u128) -> u64 {
-    (id as u64) ^ ((id >> 64) as u64)
+    EventId(id).table_hash()
 }
 
 impl PartitionIds {

@@ -144,7 +144,8 @@ fn test(root: &Path, filter: Option<String>) -> anyhow::Result<()> {
 }
 
 /// Has clippy's driver compile the workspace's crates: it lints them on the way. `cargo clippy` would
-/// first check every dependency, which the build then compiles: a quarter of a first build.
+/// first check every dependency, which the build then compiles: a quarter of a first build. Building
+/// and running must have the same, or cargo builds all again.
 fn with_clippy(command: &mut Command) -> &mut Command {
     // The form in which `cargo clippy` hands lints on.
     let lints = "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__";

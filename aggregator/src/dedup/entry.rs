@@ -56,12 +56,6 @@ impl Entry {
     }
 }
 
-/// An id is a hash already. Its partition was taken from some of its bits, so within a partition
-/// those are not random: the halves are mixed.
-pub(super) const fn hash_of(id: u128) -> u64 {
-    (id as u64) ^ ((id >> 64) as u64)
-}
-
 /// The upper half of an id.
 pub(super) const fn key_of(id: u128) -> u64 {
     (id >> 64) as u64

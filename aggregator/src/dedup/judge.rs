@@ -4,7 +4,7 @@
 //! very copy, or later ones, because the chunk was done before and a crash came between, decides
 //! the same as one that doesn't.
 
-use super::entry::{Entry, hash_of};
+use super::entry::Entry;
 use hashbrown::HashTable;
 use weir_events::{EventId, FirstCopy, Position};
 
@@ -33,9 +33,9 @@ pub fn judge(seen: &[Seen], known: &[Option<FirstCopy>]) -> Vec<Verdict> {
     // The first copies among them, by their place: what is copied into a table costs cache.
     let mut here: HashTable<u32> = HashTable::with_capacity(seen.len());
     let id_at = |place: u32| seen.get(place as usize).map(|event| event.id);
-    let hash_at = |place: &u32| id_at(*place).map_or(0, |id| hash_of(id.as_u128()));
+    let hash_at = |place: &u32| id_at(*place).map_or(0, EventId::table_hash);
     let mut first_here = |event: &Seen, place: u32| {
-        let hash = hash_of(event.id.as_u128());
+        let hash = event.id.table_hash();
         let entry = here.entry(hash, |own| id_at(*own) == Some(event.id), hash_at);
         seen.get(*entry.or_insert(place).get() as usize).map(FirstCopy::from)
     };

@@ -26,7 +26,7 @@ pub use judge::{Seen, Verdict, judge, new_entries};
 pub use merge::{Merge, Merged};
 pub use rebuild::Rebuild;
 
-use entry::{hash_of, key_of};
+use entry::key_of;
 use hashbrown::HashTable;
 use manifest::{Listed, Manifest, run_path};
 use parking_lot::RwLock;
@@ -159,13 +159,13 @@ impl Reader {
 
 impl View {
     fn in_table(&self, id: u128) -> Option<FirstCopy> {
-        self.table.find(hash_of(id), |entry| entry.id == id).map(Entry::first)
+        let hash = EventId::from_u128(id).table_hash();
+        self.table.find(hash, |entry| entry.id == id).map(Entry::first)
     }
 
     fn add(&mut self, new: Entry) {
-        let entry =
-            self.table.entry(hash_of(new.id), |own| own.id == new.id, |own| hash_of(own.id));
-        entry.insert(new);
+        let hash = |entry: &Entry| EventId::from_u128(entry.id).table_hash();
+        self.table.entry(hash(&new), |own| own.id == new.id, hash).insert(new);
     }
 }
 

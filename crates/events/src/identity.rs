@@ -21,6 +21,13 @@ impl EventId {
     pub const fn as_u128(self) -> u128 {
         self.0
     }
+
+    /// For hash tables: an id is a hash already. Its partition was taken from some of its bits, so
+    /// within a partition those are not random: the halves are mixed.
+    #[must_use]
+    pub const fn table_hash(self) -> u64 {
+        (self.0 as u64) ^ ((self.0 >> 64) as u64)
+    }
 }
 
 // Ids up to this length are hashed from the stack; 255 letters of ASCII fit.
