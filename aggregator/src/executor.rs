@@ -117,6 +117,7 @@ impl Executor {
     }
 
     pub async fn carry_out(&mut self, command: Command, origin: Instant) -> Event {
+        let begun = Instant::now();
         let (operation, outcome) = match command {
             Command::Claim => ("claim", self.claim(origin).await),
             Command::CatchUp { to } => ("catch_up", self.catch_up(to).await),
@@ -138,6 +139,8 @@ impl Executor {
         match outcome {
             Ok(event) => {
                 self.trouble.worked_in(self.partition, operation);
+                let took_ms = begun.elapsed().as_millis() as u64;
+                tracing::debug!(partition = self.partition, operation, took_ms, "done");
                 event
             }
             Err(error) => self.failure(operation, &error),

@@ -58,11 +58,16 @@ impl Settings {
     ///
     /// A chunk costs the engine some thirty milliseconds of processor before its first event, as
     /// much as ten thousand events more, so chunks begin as rarely as freshness allows: an event
-    /// waits for the next chunk and then for its end. A chunk that takes longer than that by itself
-    /// tells of a load under which no freshness is left to be had: then a pause as long as the chunk
-    /// makes the next one larger, and each event cheaper.
+    /// waits for the next chunk and then for its end. Where there is no time left to wait, the next
+    /// chunk begins at once. Chunks that take more than twice as long by themselves tell of a load
+    /// under which no freshness is left to be had, rather than of a moment's hitch: then a pause,
+    /// twice what is beyond that and at most as long as the chunk, makes the next one larger, and
+    /// each event cheaper.
     fn interval_after(&self, took: Duration) -> Duration {
-        let interval = if took < self.freshness { self.freshness - took } else { took * 2 };
+        let interval = match took.checked_sub(self.freshness) {
+            None => self.freshness - took,
+            Some(late) => took + took.min(late.saturating_sub(self.freshness) * 2),
+        };
         interval.min(self.chunk_interval_max).max(self.chunk_interval)
     }
 }

@@ -36,6 +36,34 @@ pub struct Spent {
     pub roots: f64,
 }
 
+/// The time of all the machine's processors so far, and what of it its host gave to others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Machine {
+    all: u64,
+    stolen: u64,
+}
+
+impl Machine {
+    /// Zero where the kernel does not tell.
+    pub fn now() -> Self {
+        Self::parse(&fs::read_to_string("/proc/stat").unwrap_or_default())
+    }
+
+    /// The first line: user, nice, system, idle, iowait, irq, softirq, steal; what follows is part of
+    /// user and nice.
+    fn parse(stat: &str) -> Self {
+        let numbers = stat.split_ascii_whitespace().skip(1).take(8);
+        let ticks: Vec<u64> = numbers.map_while(|text| text.parse().ok()).collect();
+        Self { all: ticks.iter().sum(), stolen: ticks.get(7).copied().unwrap_or(0) }
+    }
+
+    /// Percent of the time since `earlier` that the host gave to others.
+    pub fn stolen_since(self, earlier: Self) -> f64 {
+        let all = self.all.saturating_sub(earlier.all).max(1);
+        self.stolen.saturating_sub(earlier.stolen) as f64 / all as f64 * 100.0
+    }
+}
+
 /// What the processes and all their descendants have used so far.
 pub fn used(roots: &[u32]) -> anyhow::Result<Used> {
     let tree = tree(roots)?;
@@ -207,6 +235,15 @@ mod tests {
         assert!((spent.total() - 1.5).abs() < 1e-9 && (spent.roots - 1.0).abs() < 1e-9);
         // A process that has come meanwhile counts from zero.
         assert!((at(100, 0).since(&Used::default()).total() - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn time_that_the_host_gave_to_others_is_told() {
+        let earlier = Machine::parse("cpu  10 0 10 70 0 0 0 10 3 0\ncpu0 5 0 5 35 0 0 0 5 0 0\n");
+        assert_eq!(earlier, Machine { all: 100, stolen: 10 });
+        let later = Machine { all: 300, stolen: 60 };
+        assert!((later.stolen_since(earlier) - 25.0).abs() < 1e-9);
+        assert_eq!(Machine::parse(""), Machine::default());
     }
 
     #[test]

@@ -108,10 +108,12 @@ fn chunks_begin_as_rarely_as_freshness_allows_and_seldom_under_load() {
         // There is no time left to wait.
         (400, false, 400),
         (699, false, 699),
-        // Nor would it help.
-        (700, false, 1_400),
-        (900, false, 1_800),
-        (1_500, false, 2_000),
+        (700, false, 700),
+        (1_400, false, 1_400),
+        // Under load it is made longer, little by little.
+        (1_500, false, 1_700),
+        (1_600, false, 2_000),
+        (1_700, false, 2_000),
         // A full one leaves something behind it.
         (100, true, 200),
         (900, true, 900),

@@ -1,8 +1,11 @@
 //! `freshness`: how long an accepted event takes to be in its subscription's current usage.
 
-use super::{BenchArgs, Deployment, Known, catalog, plan, report::Report, step};
+use super::{
+    BenchArgs, Deployment, Known, catalog, idle::report_parts, plan, report::Report, step,
+};
 use crate::{
     api::Api,
+    cpu::Machine,
     latency::Latencies,
     load::{self, Plan, now_us},
 };
@@ -34,6 +37,7 @@ pub fn run(
     step(&format!("freshness: from accepted to visible, at {rate:.0} events/s"));
     let events = (rate * args.freshness_s as f64) as u64;
     let load = Plan { rate: Some(rate), ..plan(deployment, events)? };
+    let (before, begun) = (deployment.used()?, Machine::now());
     let done = AtomicBool::new(false);
     let (outcome, mut latencies) = std::thread::scope(|scope| {
         let probes: Vec<_> = (0..catalog::PROBES)
@@ -54,6 +58,7 @@ pub fn run(
         }
         Ok((outcome?, all))
     })?;
+    let spent = deployment.used()?.since(&before);
     let summary = latencies.summary();
     println!(
         "  {} probes: p50 {:.0} ms, p99 {:.0} ms, max {:.0} ms, beside {:.0} events/s",
@@ -64,10 +69,12 @@ pub fn run(
         outcome.rate()
     );
     let note = format!(
-        "p50 {:.2} s, {} probes beside {:.0} events/s",
+        "p50 {:.2} s, {} probes beside {:.0} events/s; cores: {}; its host took {:.0} %",
         summary.p50.as_secs_f64(),
         latencies.len(),
-        outcome.rate()
+        outcome.rate(),
+        report_parts(&spent, outcome.elapsed.as_secs_f64()),
+        Machine::now().stolen_since(begun)
     );
     let name = "freshness: s from accepted to visible, p99";
     report.at_most_noted(name, summary.p99.as_secs_f64(), BUDGET_P99_S, &note);

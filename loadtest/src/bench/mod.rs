@@ -90,7 +90,7 @@ pub struct BenchArgs {
     #[arg(long)]
     freshness_rate: Option<f64>,
     /// How long `freshness` measures.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 60)]
     freshness_s: u64,
     /// The few events of `usage-read`.
     #[arg(long, default_value_t = 1_000_000)]
@@ -120,7 +120,7 @@ struct Known {
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     use Benchmark::{Ceiling, Dedup, Disk, Freshness, Idle, Ingest, Invoices, Pipeline, UsageRead};
     let wanted = |which| args.benchmarks.is_empty() || args.benchmarks.contains(&which);
-    let mut report = Report::default();
+    let mut report = Report::begin();
     let mut known = Known::default();
     if wanted(Idle) {
         idle::run(args, &mut report)?;

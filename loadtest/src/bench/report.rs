@@ -1,6 +1,6 @@
 //! The table of figures, budgets and whether they are met.
 
-use crate::text::columns;
+use crate::{cpu::Machine, text::columns};
 use anyhow::{Context, bail};
 use chrono::DateTime;
 use std::{fmt::Write, fs, path::Path};
@@ -9,9 +9,10 @@ const START: &str = "<!-- bench: start -->";
 const END: &str = "<!-- bench: end -->";
 
 /// What was measured.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Report {
     rows: Vec<Row>,
+    begun: Machine,
 }
 
 #[derive(Debug)]
@@ -42,6 +43,11 @@ pub struct Part {
 }
 
 impl Report {
+    /// Nothing yet.
+    pub fn begin() -> Self {
+        Self { rows: Vec::new(), begun: Machine::now() }
+    }
+
     /// A figure with a budget.
     pub fn at_most(&mut self, name: &str, figure: f64, budget: f64) {
         self.at_most_noted(name, figure, budget, "");
@@ -103,7 +109,13 @@ impl Report {
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let now = DateTime::from_timestamp_micros(crate::load::now_us()).unwrap_or_default();
-        let body = format!("{}, {}.\n\n{}", now.format("%Y-%m-%d"), machine(), self.markdown());
+        let stolen = Machine::now().stolen_since(self.begun);
+        let body = format!(
+            "{}, {}; its host took {stolen:.0} % of the processor meanwhile.\n\n{}",
+            now.format("%Y-%m-%d"),
+            machine(),
+            self.markdown()
+        );
         let Some(text) = between_markers(&text, &body) else {
             bail!("{} has no lines {START} and {END}", path.display());
         };
@@ -173,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_met_or_missed() {
-        let mut report = Report::default();
+        let mut report = Report::begin();
         report.at_most("a", 0.996, 1.0);
         report.at_most_noted("b", 12.5, 12.0, "why");
         report.noted("c", 123_456.7, "");

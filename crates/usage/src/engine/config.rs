@@ -6,7 +6,9 @@ use sha2::{Digest, Sha256};
 pub(super) const USER: &str = "weir";
 
 /// Sizes are for an idle deployment that weighs little; they bound caches, not what is stored.
-/// Queries are our own, short and few at a time, so pools of threads are small too.
+/// Queries are our own, short and few at a time, so pools of threads are small too. Merges give way to
+/// whatever else wants the processor (nice 10): one takes a core for a second, and a chunk that waits
+/// for it is seen late. Where no processor is ever left, parts add up until the engine slows inserts.
 ///
 /// The engine's own session, which only keeps it running, is that of a user `default` without a
 /// password. Over HTTP that user does not exist: requests need the header of ours.
@@ -37,6 +39,7 @@ pub(super) fn engine_xml(memory_max_bytes: u64, durable: bool) -> String {
   <mmap_cache_size>0</mmap_cache_size>
   <compiled_expression_cache_size>0</compiled_expression_cache_size>
   <background_pool_size>2</background_pool_size>
+  <os_threads_nice_value_merge_mutate>10</os_threads_nice_value_merge_mutate>
   <background_schedule_pool_size>2</background_schedule_pool_size>
   <max_thread_pool_size>256</max_thread_pool_size>
   <max_thread_pool_free_size>4</max_thread_pool_free_size>

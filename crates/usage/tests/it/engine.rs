@@ -71,6 +71,26 @@ async fn a_chunk_that_a_kill_cut_short_counts_once_when_it_is_written_again() {
 }
 
 #[tokio::test]
+async fn merges_give_way_to_everything_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = own_engine(dir.path()).await;
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", engine.pid())).unwrap();
+    let stats = tasks.flatten().filter_map(|task| {
+        // Threads may end meanwhile.
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+        let (head, tail) = stat.rsplit_once(") ")?;
+        let (_, name) = head.split_once('(')?;
+        // proc(5): nice is field 19, and the state, which follows the name, field 3.
+        let nice: i32 = tail.split(' ').nth(16)?.parse().ok()?;
+        Some((name.to_owned(), nice))
+    });
+    let (merging, others): (Vec<_>, Vec<_>) =
+        stats.partition(|(name, _)| name.starts_with("MergeMutate"));
+    assert!(!merging.is_empty() && merging.iter().all(|(_, nice)| *nice == 10), "{merging:?}");
+    assert!(!others.is_empty() && others.iter().all(|(_, nice)| *nice <= 0), "{others:?}");
+}
+
+#[tokio::test]
 async fn a_token_whose_rows_were_lost_is_forgotten_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let engine = own_engine(dir.path()).await;
