@@ -128,10 +128,10 @@ mod tests {
         assert_eq!(events_of(&usage(3, 3)).unwrap(), 3);
         assert!(events_of(&usage(3, 2)).is_err());
         assert!(events_of("{}").is_err());
-        assert!(usage_path(PREFIX, 8).contains("/customer-10/subscriptions/external:sub-000008/"));
+        assert!(usage_path(PREFIX, 9).contains("/customer-10/subscriptions/external:sub-000009/"));
         assert!(
-            usage_path(PROBE_PREFIX, 1)
-                .contains("/customer-0/subscriptions/external:probe-000001/")
+            usage_path(PROBE_PREFIX, 0)
+                .contains("/customer-0/subscriptions/external:probe-000000/")
         );
     }
 }
