@@ -62,7 +62,9 @@ pub async fn connect(
     // First what costs nothing to find.
     std::fs::create_dir_all(&options.index_dir)
         .with_context(|| format!("making INDEX_DIR {}", options.index_dir.display()))?;
-    let pool = weir_store::connect(&options.database_url, POSTGRES_CONNECTIONS_MAX)
+    // Whoever is silent for a lease is not the owner any more: the next one must not wait for its locks.
+    let (url, silence_max) = (&options.database_url, config.lease());
+    let pool = weir_store::connect_impatiently(url, POSTGRES_CONNECTIONS_MAX, silence_max)
         .await
         .context("connecting to Postgres")?;
     weir_store::migrate(&pool).await?;

@@ -37,6 +37,7 @@ pub use page::{Cursor, CursorError, LIMIT_DEFAULT, LIMIT_MAX, Page, PageRequest}
 pub use sqlx::{PgConnection, PgPool};
 pub use tx::Tx;
 
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use std::time::Duration;
 
 /// An instant, in UTC, to the microsecond.
@@ -47,11 +48,28 @@ pub const CATALOG_CHANNEL: &str = "weir_catalog";
 
 /// Opens a pool of at most `connections_max` connections. Errors: `Unavailable`, or a bad URL.
 pub async fn connect(url: &str, connections_max: u32) -> Result<PgPool, StoreError> {
-    let pool = sqlx::postgres::PgPoolOptions::new()
+    open_pool(url.parse()?, connections_max).await
+}
+
+/// The same. A transaction that says nothing for `silence_max` is ended by Postgres: its process is
+/// held up or cut off, and others must get at the rows that it has locked.
+pub async fn connect_impatiently(
+    url: &str,
+    connections_max: u32,
+    silence_max: Duration,
+) -> Result<PgPool, StoreError> {
+    let silence_max = format!("{}ms", silence_max.as_millis());
+    let options: PgConnectOptions = url.parse()?;
+    let options = options.options([("idle_in_transaction_session_timeout", silence_max)]);
+    open_pool(options, connections_max).await
+}
+
+async fn open_pool(options: PgConnectOptions, connections_max: u32) -> Result<PgPool, StoreError> {
+    let pool = PgPoolOptions::new()
         .max_connections(connections_max)
         // Longer than a slow commit, shorter than a client's patience.
         .acquire_timeout(Duration::from_secs(10))
-        .connect(url)
+        .connect_with(options)
         .await?;
     Ok(pool)
 }

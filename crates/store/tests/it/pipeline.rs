@@ -1,7 +1,7 @@
 //! Partitions and intents: of two owners one wins, and what was open is written again.
 
 use crate::fixtures::{at, month};
-use sqlx::PgPool;
+use sqlx::{ConnectOptions, PgPool};
 use std::time::Duration;
 use weir_store::intents::{
     ChunkCounts, Intent, adopt, count_unverified, find_open, finish, open, set_verified, unverified,
@@ -46,6 +46,24 @@ pub async fn until_someone_waits_for_a_lock(pool: &PgPool) {
 
 fn is_fenced<T>(result: &Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Fenced { partition: 0, .. }))
+}
+
+#[sqlx::test(migrations = "../../migrations/postgres")]
+async fn an_owner_that_is_held_up_within_a_transaction_keeps_its_partition_no_longer_than_a_lease(
+    pool: PgPool,
+) {
+    let mut conn = pool.acquire().await.unwrap();
+    ensure(&mut conn, 1).await.unwrap();
+    let url = pool.connect_options().to_url_lossy();
+    let silence_max = Duration::from_millis(100);
+    let held_up = weir_store::connect_impatiently(url.as_str(), 1, silence_max).await.unwrap();
+    let mut tx = held_up.begin().await.unwrap();
+    assert!(claim(&mut tx, 0, "held up", LEASE).await.unwrap().is_some());
+    let next = tokio::time::timeout(LEASE / 10, claim(&mut conn, 0, "next", LEASE)).await;
+    assert!(next.unwrap().unwrap().is_some());
+    // What it was about to do is undone, and it learns of that.
+    assert!(tx.commit().await.is_err());
+    claim(&mut held_up.acquire().await.unwrap(), 0, "held up", LEASE).await.unwrap();
 }
 
 #[sqlx::test(migrations = "../../migrations/postgres")]
