@@ -146,8 +146,11 @@ impl Apart {
         command.env("METRICS_LISTEN", "127.0.0.1:0").env("INGEST_URL", ingest);
         command.env("OWNER", name).env("INDEX_DIR", self.dir.path().join(format!("index-{name}")));
         let role = self.roles.get_mut(name).unwrap();
-        if role.process.as_mut().is_some_and(|process| process.status().is_none()) {
-            return;
+        if let Some(process) = &mut role.process
+            && process.status().is_none()
+        {
+            // A test that failed may have left it paused.
+            return process.signal(Signal::CONT);
         }
         role.starts += 1;
         let log = self.dir.path().join(format!("{name}-{}.log", role.starts));
