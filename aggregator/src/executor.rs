@@ -390,8 +390,13 @@ impl Executor {
     async fn open(&mut self, epoch: u64, intent: Intent) -> Result<Event, AggregatorError> {
         let intent = self.stored_intent(epoch, intent);
         let mut connection = self.shared.pool.acquire().await.map_err(StoreError::from)?;
-        intents::open(&mut connection, &intent).await?;
-        Ok(Event::Opened)
+        match intents::open(&mut connection, &intent).await {
+            Ok(()) => Ok(Event::Opened),
+            Err(StoreError::CatalogTooOld { floor: catalog_floor, .. }) => {
+                Ok(Event::CatalogTooOld { catalog_floor })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn decided(&self) -> Result<(&Arc<Decoded>, &Arc<Decision>), AggregatorError> {

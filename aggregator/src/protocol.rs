@@ -124,7 +124,7 @@ pub enum Command {
     Read { from: Position, to: Option<Position> },
     /// Judge and roll up what was read → `Decided`.
     Decide { catalog: CatalogAt },
-    /// Record the intent → `Opened`, `Fenced`.
+    /// Record the intent → `Opened`, `CatalogTooOld`, `Fenced`.
     Open { epoch: u64, intent: Intent },
     /// Insert the chunk's rows, each table's under this token → `Inserted`.
     Insert { token: String },
@@ -173,6 +173,10 @@ pub enum Event {
     Finished,
     Remembered,
     Waited,
+    /// Of an intent that was not recorded: its catalog is older than what the partition needs by now.
+    CatalogTooOld {
+        catalog_floor: u64,
+    },
     /// Another owner has taken the partition since.
     Fenced,
     /// The index was damaged and is gone.
@@ -475,6 +479,11 @@ impl Machine {
                 } else {
                     Step::Finishing { chunk }
                 }
+            }
+            // The same chunk, by the catalog that counts.
+            (Step::Opening { chunk }, Event::CatalogTooOld { catalog_floor }) => {
+                self.catalog_floor = self.catalog_floor.max(*catalog_floor);
+                Step::Deciding { to: chunk.intent.to, redo: None }
             }
             (Step::Inserting { chunk }, Event::Inserted) => Self::after_insert(chunk),
             (Step::Finishing { chunk }, Event::Finished) => {

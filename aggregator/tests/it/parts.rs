@@ -221,13 +221,18 @@ impl Parts {
         partitions.iter().map(|partition| partition.committed >> 16).sum()
     }
 
-    /// Waits until everything in the log is in ClickHouse.
-    pub async fn wait_for_all(&self) {
+    /// Records of all partitions.
+    pub async fn sent(&self) -> u64 {
         let mut end = 0;
         for partition in 0..PARTITIONS {
             end += self.log.end(partition).await.unwrap();
         }
-        self.wait_for_records(end).await;
+        end
+    }
+
+    /// Waits until everything in the log is in ClickHouse.
+    pub async fn wait_for_all(&self) {
+        self.wait_for_records(self.sent().await).await;
     }
 
     /// Waits until so many records are in ClickHouse.

@@ -1,9 +1,10 @@
 //! From the log to usage on the real parts, through aborts, lost indexes and broken records.
 
-use crate::parts::{PARTITIONS, Parts, SUM, Sent, USERS};
+use crate::parts::{PARTITIONS, PATIENCE, Parts, SUM, Sent, USERS};
 use bytes::Bytes;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use std::collections::HashMap;
+use tokio::time::Instant;
 use weir_events::{EventId, KnownIds, Position, partition_of};
 use weir_log::Append;
 use weir_money::Quantity;
@@ -44,6 +45,16 @@ async fn all_known(
     first
 }
 
+async fn epochs(parts: &Parts) -> Vec<u64> {
+    let mut connection = parts.pool.acquire().await.unwrap();
+    let partitions = weir_store::partitions::list(&mut connection).await.unwrap();
+    partitions.iter().map(|partition| partition.epoch).collect()
+}
+
+async fn execute(connection: &mut PgConnection, statement: &'static str) {
+    sqlx::query(statement).execute(connection).await.unwrap();
+}
+
 #[sqlx::test(migrations = "../migrations/postgres")]
 async fn every_event_counts_once_through_aborts_and_repeats(pool: PgPool) {
     let parts = Parts::new(pool).await;
@@ -74,6 +85,40 @@ async fn every_event_counts_once_through_aborts_and_repeats(pool: PgPool) {
     parts.wait_for_all().await;
     recount(&parts, 1_250).await;
     drop(other);
+}
+
+#[sqlx::test(migrations = "../migrations/postgres")]
+async fn a_chunk_by_a_catalog_that_has_grown_old_is_decided_again_and_the_index_stays(
+    pool: PgPool,
+) {
+    let parts = Parts::new(pool.clone()).await;
+    let (aggregator, _) = parts.aggregator("one").await;
+    let known = aggregator.known();
+    parts.send(&events(0..100)).await;
+    parts.wait_for_all().await;
+    let epochs = epochs(&parts).await;
+    // Holds up whoever opens a chunk, and nobody else.
+    let mut change = pool.begin().await.unwrap();
+    execute(&mut change, "SELECT partition FROM log_partitions FOR KEY SHARE").await;
+    parts.send(&events(100..200)).await;
+    let held_up = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'
+           AND query LIKE '%INTO chunk_intents%'";
+    let deadline = Instant::now() + PATIENCE;
+    while sqlx::query_scalar::<_, i64>(held_up).fetch_one(&pool).await.unwrap() == 0 {
+        assert!(Instant::now() < deadline, "no chunk is opened");
+    }
+    execute(&mut change, "UPDATE log_partitions SET catalog_floor = 2").await;
+    execute(&mut change, "UPDATE catalog_version SET version = 2").await;
+    change.commit().await.unwrap();
+    while parts.committed().await < parts.sent().await {
+        assert!(Instant::now() < deadline, "the chunks are not decided again");
+        for partition in 0..PARTITIONS {
+            known.find(partition, &[]).unwrap();
+        }
+    }
+    recount(&parts, 200).await;
+    assert_eq!(epochs, self::epochs(&parts).await, "no partition was claimed again");
 }
 
 #[sqlx::test(migrations = "../migrations/postgres")]

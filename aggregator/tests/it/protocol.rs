@@ -153,6 +153,17 @@ fn a_partition_that_is_let_go_is_claimed_before_anything_else_is_done() {
 }
 
 #[test]
+fn a_chunk_by_a_catalog_that_has_grown_old_is_decided_again() {
+    let mut play = Play::reading();
+    play.on(read_to(12));
+    play.on(Event::Decided { catalog_version: 8, counts: counts(4) });
+    let decide = play.on(Event::CatalogTooOld { catalog_floor: 9 });
+    assert_eq!(decide, Command::Decide { catalog: CatalogAt::AtLeast(9) });
+    let open = play.on(Event::Decided { catalog_version: 9, counts: counts(4) });
+    assert_eq!(open, Command::Open { epoch: 5, intent: intent(10, 12) });
+}
+
+#[test]
 fn a_chunk_of_repeats_inserts_nothing_and_moves_on_all_the_same() {
     let mut play = Play::reading();
     play.on(read_to(12));

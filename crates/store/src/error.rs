@@ -18,6 +18,9 @@ pub enum StoreError {
     /// Another owner has the partition, or its committed position has moved on.
     #[error("partition {partition}: epoch {epoch} may not go on")]
     Fenced { partition: u32, epoch: u64 },
+    /// A generation has been taken up since, which the chunk would miss.
+    #[error("partition {partition}: a chunk needs the catalog of version {floor} or newer")]
+    CatalogTooOld { partition: u32, floor: u64 },
     /// ClickHouse must still know the token of every open chunk when it is written again.
     #[error("an open chunk of partition {behind} lies too far behind: it comes first")]
     Stalled { behind: u32 },

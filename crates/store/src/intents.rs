@@ -53,8 +53,8 @@ const OPENED_SINCE_MAX: i64 = 5_000;
 /// Records a chunk before its first insert. Said twice with the same bounds, it is recorded once.
 /// Rolls that the chunk is the first of its partition to write live are taken up before it.
 /// Errors: `Fenced` when the epoch is not the owner, its lease has run out, `from` is not the
-/// committed position, the catalog version is below the partition's floor, or another chunk is
-/// open: claim again. `Stalled` when another partition's open chunk is so old that ClickHouse could
+/// committed position, or another chunk is open: claim again. `CatalogTooOld` when the catalog version
+/// is below the partition's floor: decide again. `Stalled` when another partition's open chunk is so old that ClickHouse could
 /// forget its token: try again later.
 pub async fn open(conn: &mut PgConnection, intent: &Intent) -> Result<(), StoreError> {
     refuse_while_one_lags(conn, intent.partition).await?;
@@ -84,10 +84,32 @@ pub async fn open(conn: &mut PgConnection, intent: &Intent) -> Result<(), StoreE
     )
     .execute(&mut *tx)
     .await?;
+    if result.rows_affected() == 0 {
+        refuse_old_catalog(&mut tx, intent).await?;
+    }
     fenced_unless(result.rows_affected() == 1, intent.partition, intent.epoch)?;
     rolls::take_up_at(&mut tx, intent).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// Of an owner whose chunk was refused. Errors: `CatalogTooOld` if that is why.
+async fn refuse_old_catalog(conn: &mut PgConnection, intent: &Intent) -> Result<(), StoreError> {
+    let floor = sqlx::query_scalar!(
+        "SELECT catalog_floor
+         FROM log_partitions
+         WHERE partition = $1 AND committed = $2 AND epoch = $4
+           AND lease_until > clock_timestamp() AND catalog_floor > $3",
+        integer("chunk_intents.partition", intent.partition)?,
+        bigint("chunk_intents.from_position", intent.from)?,
+        bigint("chunk_intents.catalog_version", intent.catalog_version)?,
+        bigint("chunk_intents.epoch", intent.epoch)?,
+    )
+    .fetch_optional(conn)
+    .await?;
+    let Some(floor) = floor else { return Ok(()) };
+    let floor = unsigned("log_partitions.catalog_floor", floor)?;
+    Err(StoreError::CatalogTooOld { partition: intent.partition, floor })
 }
 
 /// Errors: `Stalled` when a chunk, live or of a roll, of another partition was opened so long ago

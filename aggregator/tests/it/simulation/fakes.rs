@@ -39,9 +39,15 @@ pub struct Log {
     pub start: u64,
 }
 
-/// Another owner has the partition, or the statement does not fit what is recorded.
+/// Why a statement changed nothing.
 #[derive(Debug)]
-pub struct Fenced;
+pub enum Refused {
+    /// Another owner has the partition, or the statement does not fit what is recorded.
+    Fenced,
+    CatalogTooOld {
+        floor: u64,
+    },
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
@@ -110,21 +116,24 @@ impl Row {
         intent: Intent,
         now: Duration,
         rolls: &[u64],
-    ) -> Result<(), Fenced> {
+    ) -> Result<(), Refused> {
+        let held = self.epoch == epoch && self.lease_until > now && self.committed == intent.from;
+        if guards.fencing && !held {
+            return Err(Refused::Fenced);
+        }
         if intent.catalog_version < self.catalog_floor {
-            return Err(Fenced);
+            return Err(Refused::CatalogTooOld { floor: self.catalog_floor });
         }
         let sequence = self.intents.get(&intent.from).map_or(sequence, |old| old.sequence);
         let recorded = Recorded { intent, epoch, sequence, done: None };
         if guards.fencing {
-            let held = self.epoch == epoch && self.lease_until > now;
             let other = self
                 .intents
                 .values()
                 .any(|old| old.done.is_none() && (old.intent, old.epoch) != (intent, epoch));
             let done = self.intents.get(&intent.from).is_some_and(|old| old.done.is_some());
-            if !held || self.committed != intent.from || other || done {
-                return Err(Fenced);
+            if other || done {
+                return Err(Refused::Fenced);
             }
         }
         self.intents.insert(intent.from, recorded);
@@ -144,7 +153,7 @@ impl Row {
         epoch: u64,
         intent: Intent,
         counts: Counts,
-    ) -> Result<(), Fenced> {
+    ) -> Result<(), Refused> {
         if !guards.fencing {
             let sequence = self.sequence;
             let done = Recorded { intent, epoch, sequence, done: Some(counts) };
@@ -164,7 +173,7 @@ impl Row {
                 self.committed = intent.to;
                 Ok(())
             }
-            _ => Err(Fenced),
+            _ => Err(Refused::Fenced),
         }
     }
 

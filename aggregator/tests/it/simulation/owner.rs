@@ -3,7 +3,7 @@
 use super::{
     PARTITIONS, World,
     dice::Dice,
-    fakes::{Claim, Rows, StoredConflict, StoredEvent, TOKENS_KEPT},
+    fakes::{Claim, Refused, Rows, StoredConflict, StoredEvent, TOKENS_KEPT},
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use weir_aggregator::{
@@ -138,12 +138,13 @@ impl Task {
                 let row = &mut world.rows[self.partition as usize];
                 let rolls = world.catalogs.rolls();
                 let opened = row.open(&world.guards, (*epoch, next), *intent, now, rolls);
-                fenced(opened, Event::Opened)
+                unless_refused(opened, Event::Opened)
             }
             Command::Insert { token } => self.insert(world, token, fault == Fault::After),
             Command::Finish { epoch, intent, counts } => {
                 let row = &mut world.rows[self.partition as usize];
-                fenced(row.finish(&world.guards, *epoch, *intent, *counts), Event::Finished)
+                let finished = row.finish(&world.guards, *epoch, *intent, *counts);
+                unless_refused(finished, Event::Finished)
             }
             Command::Remember { to } => {
                 self.remember(*to);
@@ -334,8 +335,12 @@ impl Task {
     }
 }
 
-fn fenced(outcome: Result<(), super::fakes::Fenced>, event: Event) -> Event {
-    if outcome.is_ok() { event } else { Event::Fenced }
+fn unless_refused(outcome: Result<(), Refused>, event: Event) -> Event {
+    match outcome {
+        Ok(()) => event,
+        Err(Refused::CatalogTooOld { floor }) => Event::CatalogTooOld { catalog_floor: floor },
+        Err(Refused::Fenced) => Event::Fenced,
+    }
 }
 
 /// What a judge would say who takes every id of the index for an earlier copy.

@@ -272,6 +272,10 @@ impl World {
         };
         match intents::open(&mut conn, &intent).await {
             Ok(()) => {}
+            Err(StoreError::CatalogTooOld { floor, .. }) => {
+                self.known[partition as usize] = self.catalog.at_least(floor).await.unwrap();
+                return;
+            }
             Err(StoreError::Fenced { .. }) => {
                 drop(conn);
                 return self.take_over(partition).await;

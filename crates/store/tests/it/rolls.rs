@@ -96,6 +96,10 @@ fn is_fenced<T>(result: &Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Fenced { .. }))
 }
 
+fn is_too_old<T>(result: &Result<T, StoreError>, wanted: u64) -> bool {
+    matches!(result, Err(StoreError::CatalogTooOld { partition: 0, floor }) if *floor == wanted)
+}
+
 async fn execute(conn: &mut PgConnection, sql: &'static str) {
     sqlx::query(sql).execute(conn).await.unwrap();
 }
@@ -186,10 +190,15 @@ async fn before_the_first_chunk_nothing_is_rolled_and_no_older_catalog_is_taken(
     assert_eq!(rows[0].aggregation, Aggregation::Max);
     assert_eq!(start_due(&mut conn).await.unwrap(), 0);
 
-    assert!(is_fenced(&intents::open(&mut conn, &stale).await), "it would not count the metric");
+    // It would not count the metric.
+    let newest = version(&mut conn).await.unwrap();
+    let refused = intents::open(&mut conn, &stale).await;
+    assert!(is_too_old(&refused, newest), "{refused:?}");
+    let gone = intents::open(&mut conn, &Intent { epoch: 0, ..stale }).await;
+    assert!(is_fenced(&gone), "{gone:?}");
     let claim = partitions::claim(&mut conn, 0, "one", LEASE).await.unwrap().unwrap();
-    assert_eq!(claim.catalog_floor, version(&mut conn).await.unwrap());
-    let fresh = Intent { epoch: 2, catalog_version: claim.catalog_floor, ..stale };
+    assert_eq!(claim.catalog_floor, newest);
+    let fresh = Intent { epoch: 2, catalog_version: newest, ..stale };
     intents::open(&mut conn, &fresh).await.unwrap();
     // From here on something is taken, also before it is done.
     billable_metrics::insert(&mut conn, &second(3)).await.unwrap();
@@ -323,7 +332,9 @@ async fn a_roll_is_taken_up_between_chunks_by_the_owner_alone(pool: PgPool) {
         PartitionRoll { to: 20, catalog_version, done_to: 0, open_to: None, finished: false };
     assert_eq!(found, expected);
     let stale = Intent { partition: 0, from: 20, to: 30, catalog_version: old, epoch: 1 };
-    assert!(is_fenced(&intents::open(&mut conn, &stale).await), "it would miss the generation");
+    // It would miss the generation.
+    let refused = intents::open(&mut conn, &stale).await;
+    assert!(is_too_old(&refused, roll.takes_hold_in), "{refused:?}");
     write_chunk(&mut conn, 0, 20, 30).await;
     let again = take_up(&mut conn, roll.generation, 0, 1).await.unwrap().unwrap();
     assert_eq!(again, expected, "its end stays where it was");
