@@ -1,7 +1,7 @@
 //! The roles as processes of their own, on a Kafka, an engine and a Postgres of the tests'.
 
 use crate::{
-    client::Client,
+    client::{self, Client},
     eventually,
     processes::{Dir, Process, Said, free_port, run, weir},
     up::PLACES,
@@ -173,12 +173,12 @@ impl Apart {
     /// Waits until a role has what it needs.
     pub async fn wait_until_ready(&mut self, name: &'static str) {
         let url = format!("{}/readyz", self.url(name));
-        let process = self.process(name);
+        let (http, process) = (client::http(), self.process(name));
         eventually(name, async || {
             if let Some(status) = process.status() {
                 panic!("{name} ended ({status}): {}", process.said());
             }
-            let answer = reqwest::get(&url).await.map_err(|error| error.to_string())?;
+            let answer = http.get(&url).send().await.map_err(|error| error.to_string())?;
             answer.status().is_success().then_some(()).ok_or_else(|| answer.status().to_string())
         })
         .await;

@@ -1,6 +1,10 @@
 //! Invoices, computed again from the events.
 
-use crate::{client::Client, eventually, up::Up};
+use crate::{
+    client::{Client, http},
+    eventually,
+    up::Up,
+};
 use serde_json::{Value as Json, json};
 
 fn event(id: &str, region: &str, user: &str, n: &str, at: &str) -> Json {
@@ -140,9 +144,7 @@ async fn an_audit_shows_a_row_that_somebody_changed_in_clickhouse() {
     let clickhouse = &connections["clickhouse"];
     let text = |name: &str| clickhouse[name].as_str().unwrap().to_owned();
     let url = format!("{}/?database={}", text("clickhouse_url"), text("clickhouse_database"));
-    let http =
-        reqwest::Client::builder().timeout(std::time::Duration::from_secs(60)).build().unwrap();
-    let answer = http
+    let answer = http()
         .post(url)
         .header("x-clickhouse-user", text("clickhouse_user"))
         .header("x-clickhouse-key", text("clickhouse_password"))

@@ -53,12 +53,16 @@ pub struct Fee {
     pub window: (String, String),
 }
 
+/// Asks whoever answers within a minute; a paused process does not.
+pub fn http() -> reqwest::Client {
+    reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap()
+}
+
 impl Client {
     /// Addresses are `http://host:port`.
     pub fn new(api: &str, edge: &str, key: &str) -> Self {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
         let base = |address: &str| format!("{address}/api/billing/v2");
-        Self { http, api: base(api), edge: base(edge), key: key.trim().to_owned() }
+        Self { http: http(), api: base(api), edge: base(edge), key: key.trim().to_owned() }
     }
 
     /// The same caller with another key.

@@ -2,6 +2,7 @@
 
 use crate::{
     apart::{Account, Apart, turn},
+    client::http,
     eventually,
     load::Load,
     recount::{goes_on, recount},
@@ -18,7 +19,7 @@ async fn outage(apart: &Apart, account: &Account, load: &Load, id: &str) {
     let refused = client.batch(format!("[{event}]")).await.unwrap();
     refused.refused(503, "LOG_UNAVAILABLE");
     assert!(refused.headers.contains_key("retry-after"));
-    let ready = reqwest::get(format!("{}/readyz", apart.url("ingest"))).await.unwrap();
+    let ready = http().get(format!("{}/readyz", apart.url("ingest"))).send().await.unwrap();
     assert_eq!(ready.status(), 503);
 
     apart.start_kafka().await;

@@ -1,7 +1,7 @@
 //! Starting, standing beside others, and ending.
 
 use crate::{
-    client::Client,
+    client::{Client, http},
     eventually,
     load::Load,
     processes::{living_in, run, weir},
@@ -43,7 +43,7 @@ async fn a_second_weir_on_the_directory_or_on_the_port_is_refused_with_a_clear_w
     assert_eq!((mode("connections.json"), mode("admin.sock")), (0o600, 0o600));
 
     // The first one has not noticed.
-    let http = reqwest::Client::builder().build().unwrap();
+    let http = http();
     let get = async |url: String| {
         let answer = http.get(url).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
@@ -95,7 +95,7 @@ async fn sigterm_under_load_ends_everything_in_order_and_a_restart_goes_on() {
     let (units, events) = load.total();
     client.wait_for_usage("acme", "tokens", &units.to_string(), events).await;
 
-    let metrics = reqwest::get(up.metrics_url()).await.unwrap().text().await.unwrap();
+    let metrics = http().get(up.metrics_url()).send().await.unwrap().text().await.unwrap();
     let counted =
         metrics.lines().find_map(|line| line.strip_prefix("ingest_events_accepted_total "));
     let counted: usize = counted.unwrap_or_else(|| panic!("{metrics}")).parse().unwrap();

@@ -4,6 +4,7 @@ mod grown;
 mod promql;
 
 use crate::{
+    client::http,
     eventually,
     processes::run,
     up::{Up, shared},
@@ -182,7 +183,7 @@ async fn exported_by(up: &Up) -> BTreeMap<String, Exported> {
     let event = r#"{"transactionId":"t-1","externalSubscriptionId":"acme","code":"calls"}"#;
     assert_eq!(client.event(event).await.json["status"], "accepted");
     client.wait_for_usage("acme", "calls", "1", 1).await;
-    let http = reqwest::Client::builder().build().unwrap();
+    let http = http();
     eventually("metrics of a chunk and an invoice", async || {
         let answer = http.get(up.metrics_url()).send().await.map_err(|error| error.to_string())?;
         let all = exported(&answer.text().await.map_err(|error| error.to_string())?);

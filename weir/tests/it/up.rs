@@ -1,7 +1,7 @@
 //! A deployment of `weir up`.
 
 use crate::{
-    client::Client,
+    client::{Client, http},
     eventually,
     processes::{Dir, Process, Said, run, weir},
 };
@@ -144,7 +144,7 @@ impl Up {
     }
 
     pub async fn wait_until_ready(&mut self) {
-        let http = reqwest::Client::builder().build().unwrap();
+        let http = http();
         eventually("weir up", async || {
             if let Some(status) = self.process.status() {
                 panic!("it ended ({status}): {}", self.process.said());
