@@ -10,11 +10,8 @@ use serde_json::{Value, json};
 pub const SUBSCRIPTIONS: u64 = 1_000;
 /// Their external ids: this and six digits.
 pub const PREFIX: &str = "sub-";
-/// Subscriptions with one event at a time, to see when it is counted. One: whoever looks takes
-/// processor time from what is looked at.
-pub const PROBES: u64 = 1;
-/// Their external ids: this and six digits.
-pub const PROBE_PREFIX: &str = "probe-";
+/// The number of one more, with one event at a time, to see when it is counted.
+pub const PROBE: u64 = SUBSCRIPTIONS;
 /// Three metrics count by it: calls, input tokens, output tokens.
 pub const EVENT_CODE: &str = "llm_request";
 /// Subscriptions of one customer.
@@ -48,17 +45,14 @@ pub fn create(deployment: &mut Deployment) -> anyhow::Result<()> {
     let plan = make(&mut deployment.api, "plans", "plan", &plan)?;
     let start = DateTime::from_timestamp_micros(month_start_us(crate::load::now_us()));
     let start = start.unwrap_or_default().to_rfc3339();
-    let externals = (0..PROBES)
-        .map(|n| format!("{PROBE_PREFIX}{n:06}"))
-        .chain((0..SUBSCRIPTIONS).map(|n| format!("{PREFIX}{n:06}")));
     let mut customer = String::new();
-    for (n, external) in (0..).zip(externals) {
+    for n in 0..=PROBE {
         if n % SUBSCRIPTIONS_OF_CUSTOMER == 0 {
             let body = json!({ "externalId": format!("customer-{n}"), "currency": "USD" });
             customer = make(&mut deployment.api, "customers", "customer", &body)?;
         }
         let body = json!({
-            "customerId": customer, "planId": plan, "externalId": external,
+            "customerId": customer, "planId": plan, "externalId": external_id(n),
             "billingTime": "CALENDAR", "subscriptionAt": start,
         });
         make(&mut deployment.api, "subscriptions", "subscription", &body)?;
@@ -73,11 +67,16 @@ pub fn make(api: &mut Api, path: &str, wrapper: &str, body: &Value) -> anyhow::R
     Ok(id.with_context(|| format!("no {wrapper}.id in {answer}"))?.to_owned())
 }
 
-/// The path of the current usage of the subscription with this prefix and number.
-pub fn usage_path(prefix: &str, number: u64) -> String {
-    let place = if prefix == PREFIX { PROBES + number } else { number };
-    let customer = place - place % SUBSCRIPTIONS_OF_CUSTOMER;
-    format!("{API}/customers/customer-{customer}/subscriptions/external:{prefix}{number:06}/usage")
+/// The external id of the subscription with this number.
+pub fn external_id(number: u64) -> String {
+    format!("{PREFIX}{number:06}")
+}
+
+/// The path of its current usage.
+pub fn usage_path(number: u64) -> String {
+    let (customer, external_id) =
+        (number - number % SUBSCRIPTIONS_OF_CUSTOMER, external_id(number));
+    format!("{API}/customers/customer-{customer}/subscriptions/external:{external_id}/usage")
 }
 
 /// The events that an answer of current usage counts: as many for each of the metrics.
@@ -96,7 +95,7 @@ pub fn events_of(answer: &str) -> anyhow::Result<u64> {
 pub fn check_counts(deployment: &mut Deployment, events: u64) -> anyhow::Result<()> {
     let mut counted = 0;
     for number in 0..SUBSCRIPTIONS {
-        counted += events_of(&deployment.api.get(&usage_path(PREFIX, number))?)?;
+        counted += events_of(&deployment.api.get(&usage_path(number))?)?;
     }
     ensure!(counted == events, "{events} events were accepted, {counted} are in usage");
     Ok(())
@@ -128,10 +127,6 @@ mod tests {
         assert_eq!(events_of(&usage(3, 3)).unwrap(), 3);
         assert!(events_of(&usage(3, 2)).is_err());
         assert!(events_of("{}").is_err());
-        assert!(usage_path(PREFIX, 9).contains("/customer-10/subscriptions/external:sub-000009/"));
-        assert!(
-            usage_path(PROBE_PREFIX, 0)
-                .contains("/customer-0/subscriptions/external:probe-000000/")
-        );
+        assert!(usage_path(19).contains("/customer-10/subscriptions/external:sub-000019/"));
     }
 }

@@ -38,25 +38,16 @@ pub fn run(
     let events = (rate * args.freshness_s as f64) as u64;
     let load = Plan { rate: Some(rate), ..plan(deployment, events)? };
     let (before, begun) = (deployment.used()?, Machine::now());
-    let done = AtomicBool::new(false);
+    let (done, client) = (AtomicBool::new(false), deployment.client()?);
+    // One probe: whoever looks takes processor time from what is looked at.
     let (outcome, mut latencies) = std::thread::scope(|scope| {
-        let probes: Vec<_> = (0..catalog::PROBES)
-            .map(|number| {
-                let client = deployment.client();
-                let done = &done;
-                scope.spawn(move || probe(client?, number, done))
-            })
-            .collect();
+        let probe = scope.spawn(|| probe(client, &done));
         let outcome = load::run(&load);
         done.store(true, Ordering::Relaxed);
-        let mut all = Latencies::default();
-        for probe in probes {
-            match probe.join() {
-                Ok(latencies) => all.join(latencies?),
-                Err(_) => bail!("a probe panicked"),
-            }
+        match probe.join() {
+            Ok(latencies) => Ok((outcome?, latencies?)),
+            Err(_) => bail!("the probe panicked"),
         }
-        Ok((outcome?, all))
     })?;
     let spent = deployment.used()?.since(&before);
     let summary = latencies.summary();
@@ -69,7 +60,7 @@ pub fn run(
         outcome.rate()
     );
     let note = format!(
-        "p50 {:.2} s, {} probes beside {:.0} events/s; cores: {}; its host took {:.0} %",
+        "p50 {:.2} s, {} probes beside {:.0} events/s; cores: {}; the host took {:.0} %",
         summary.p50.as_secs_f64(),
         latencies.len(),
         outcome.rate(),
@@ -90,15 +81,15 @@ fn pipeline_rate(deployment: &mut Deployment) -> anyhow::Result<f64> {
 }
 
 /// One event after the other, each until it is seen.
-fn probe(mut api: Api, number: u64, done: &AtomicBool) -> anyhow::Result<Latencies> {
-    let path = catalog::usage_path(catalog::PROBE_PREFIX, number);
+fn probe(mut api: Api, done: &AtomicBool) -> anyhow::Result<Latencies> {
+    let path = catalog::usage_path(catalog::PROBE);
     let count = |api: &mut Api| catalog::events_of(&api.get(&path)?);
     let mut latencies = Latencies::default();
     let mut seen = count(&mut api)?;
     while !done.load(Ordering::Relaxed) {
         let event = json!({
-            "transactionId": format!("probe-{number}-{}", now_us()),
-            "externalSubscriptionId": format!("{}{number:06}", catalog::PROBE_PREFIX),
+            "transactionId": format!("probe-{}", now_us()),
+            "externalSubscriptionId": catalog::external_id(catalog::PROBE),
             "code": catalog::EVENT_CODE,
             "properties": { "input_tokens": 1, "output_tokens": 1 },
         });

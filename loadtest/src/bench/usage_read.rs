@@ -76,7 +76,7 @@ fn fill_and_read(
     let before = deployment.used()?;
     let mut latencies = Latencies::default();
     for read in 0..READS {
-        let path = catalog::usage_path(catalog::PREFIX, read * 7 % SUBSCRIPTIONS);
+        let path = catalog::usage_path(read * 7 % SUBSCRIPTIONS);
         let begun = Instant::now();
         deployment.api.get(&path)?;
         latencies.add(begun.elapsed());
