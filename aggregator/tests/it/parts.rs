@@ -221,7 +221,7 @@ impl Parts {
         partitions.iter().map(|partition| partition.committed >> 16).sum()
     }
 
-    /// Records of all partitions.
+    /// Records in the log.
     pub async fn sent(&self) -> u64 {
         let mut end = 0;
         for partition in 0..PARTITIONS {

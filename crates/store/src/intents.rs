@@ -85,16 +85,16 @@ pub async fn open(conn: &mut PgConnection, intent: &Intent) -> Result<(), StoreE
     .execute(&mut *tx)
     .await?;
     if result.rows_affected() == 0 {
-        refuse_old_catalog(&mut tx, intent).await?;
+        return Err(refusal(&mut tx, intent).await?);
     }
-    fenced_unless(result.rows_affected() == 1, intent.partition, intent.epoch)?;
     rolls::take_up_at(&mut tx, intent).await?;
     tx.commit().await?;
     Ok(())
 }
 
-/// Of an owner whose chunk was refused. Errors: `CatalogTooOld` if that is why.
-async fn refuse_old_catalog(conn: &mut PgConnection, intent: &Intent) -> Result<(), StoreError> {
+/// Why a chunk was not opened: `CatalogTooOld` where only that stood against it, else `Fenced`.
+async fn refusal(conn: &mut PgConnection, intent: &Intent) -> Result<StoreError, StoreError> {
+    let Intent { partition, epoch, .. } = *intent;
     let floor = sqlx::query_scalar!(
         "SELECT catalog_floor
          FROM log_partitions
@@ -107,9 +107,9 @@ async fn refuse_old_catalog(conn: &mut PgConnection, intent: &Intent) -> Result<
     )
     .fetch_optional(conn)
     .await?;
-    let Some(floor) = floor else { return Ok(()) };
+    let Some(floor) = floor else { return Ok(StoreError::Fenced { partition, epoch }) };
     let floor = unsigned("log_partitions.catalog_floor", floor)?;
-    Err(StoreError::CatalogTooOld { partition: intent.partition, floor })
+    Ok(StoreError::CatalogTooOld { partition, floor })
 }
 
 /// Errors: `Stalled` when a chunk, live or of a roll, of another partition was opened so long ago

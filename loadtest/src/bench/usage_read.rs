@@ -78,14 +78,9 @@ fn least(
     events: u64,
     report: &mut Report,
 ) -> anyhow::Result<Summary> {
-    let mut least: Option<(Summary, String)> = None;
-    for _ in 0..repeat.max(1) {
-        let (summary, note) = read(deployment)?;
-        println!("  {summary}; {note}");
-        if least.as_ref().is_none_or(|(before, _)| summary.p99 < before.p99) {
-            least = Some((summary, note));
-        }
-    }
+    let rounds =
+        (0..repeat.max(1)).map(|_| read(deployment)).collect::<anyhow::Result<Vec<_>>>()?;
+    let least = rounds.into_iter().min_by_key(|(summary, _)| summary.p99);
     let (summary, note) = least.context("no reads")?;
     let name = format!("usage-read: ms at {} events, p99", grouped(events));
     let note = format!("p50 {:.1} ms; {note}", summary.p50.as_secs_f64() * 1e3);
@@ -99,11 +94,14 @@ fn read(deployment: &mut Deployment) -> anyhow::Result<(Summary, String)> {
     let mut latencies = Latencies::default();
     for read in 0..READS {
         let path = catalog::usage_path(read * 7 % SUBSCRIPTIONS);
-        let begun = Instant::now();
+        let asked = Instant::now();
         deployment.api.get(&path)?;
-        latencies.add(begun.elapsed());
+        latencies.add(asked.elapsed());
     }
     let parts = report_parts(&deployment.used()?.since(&before), READS as f64 / 1e3);
     let stolen = Machine::now().stolen_since(begun);
-    Ok((latencies.summary(), format!("CPU-ms a read: {parts}; the host took {stolen:.0} %")))
+    let (summary, note) =
+        (latencies.summary(), format!("CPU-ms a read: {parts}; the host took {stolen:.0} %"));
+    println!("  {summary}; {note}");
+    Ok((summary, note))
 }
