@@ -213,8 +213,9 @@ fn recount(house: &mut House, api: &mut Api, shared: &Shared) -> anyhow::Result<
     let mut recount = Recount::default();
     let books = shared.books();
     recount::of_usage(api, &books, &mut recount)?;
-    recount::of_conflicts(&mut house.clickhouse()?, &books, &mut recount)?;
     house.operator(&["clock", "advance", "--to", MONTH[1]])?;
+    recount::of_events(api, &books, &mut recount)?;
+    recount::of_conflicts(&mut house.clickhouse()?, &books, &mut recount)?;
     recount::of_invoices(api, &books, &mut recount)?;
     Ok(recount)
 }

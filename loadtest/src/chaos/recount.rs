@@ -66,7 +66,7 @@ impl From<&Total> for Counted {
     }
 }
 
-/// Compares what is rolled up and stored with the books, while the period still runs.
+/// Compares what is rolled up with the books, while the period still runs.
 pub fn of_usage(api: &mut Api, books: &Books, recount: &mut Recount) -> anyhow::Result<()> {
     let totals = books.totals();
     let deadline = Instant::now() + PATIENCE;
@@ -85,7 +85,7 @@ pub fn of_usage(api: &mut Api, books: &Books, recount: &mut Recount) -> anyhow::
             recount.differs(format!("rolled up for {name}: {found:?}, wanted {wanted:?}"));
         }
     }
-    stored(api, books, recount)
+    Ok(())
 }
 
 fn usage(api: &mut Api, subscription: u64) -> anyhow::Result<Counted> {
@@ -109,8 +109,9 @@ fn units(json: &Value) -> anyhow::Result<i128> {
     hundredths(text).with_context(|| format!("{text} is not in hundredths"))
 }
 
-/// Every event is stored once, with the content that came first.
-fn stored(api: &mut Api, books: &Books, recount: &mut Recount) -> anyhow::Result<()> {
+/// Every event is stored once, with the content that came first. For after the bill, which waits
+/// until everything has been written: usage may be ahead of the events.
+pub fn of_events(api: &mut Api, books: &Books, recount: &mut Recount) -> anyhow::Result<()> {
     let mut seen = vec![0_u32; books.events() as usize];
     let (mut strange, mut changed) = (Vec::new(), Vec::new());
     for subscription in 0..books.story.subscriptions {
@@ -193,7 +194,7 @@ pub fn of_invoices(api: &mut Api, books: &Books, recount: &mut Recount) -> anyho
     Ok(())
 }
 
-/// Every conflicting copy that an edge took is listed, and nothing else is.
+/// Every conflicting copy that an edge took is listed, and nothing else is. For after the bill.
 pub fn of_conflicts(
     clickhouse: &mut Api,
     books: &Books,

@@ -10,10 +10,11 @@ pub async fn recount(apart: &Apart, account: &Account, load: &Load) {
     assert_eq!(load.unexpected(), [""; 0]);
     let (client, (units, events)) = (&account.client, load.total());
     client.wait_for_usage("acme", "tokens", &units.to_string(), events).await;
+    bill(apart, account, load).await;
+    // Not before: usage may be ahead of the list, and a bill waits until both have everything.
     let mut stored = client.event_ids("acme").await;
     stored.sort_unstable();
     assert!(stored == load.ids(), "{} stored, {events} sent", stored.len());
-    bill(apart, account, load).await;
 }
 
 /// The month is billed with everything that was sent.
