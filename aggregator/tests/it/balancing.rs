@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 use weir_store::partitions;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 fn events(numbers: std::ops::Range<u64>) -> Vec<Sent> {
     numbers.map(Sent::new).collect()

@@ -36,7 +36,7 @@ pub const PARTITIONS: u32 = 3;
 
 /// 2026-03-01T10:00:00Z.
 pub const START_US: i64 = 1_772_359_200_000_000;
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The engine's program belongs to another package, which cargo does not build for this one.
 /// `WEIR_ENGINE_PROGRAM` names one that is there already.

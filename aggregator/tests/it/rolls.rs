@@ -23,7 +23,7 @@ use weir_usage::{Generations, LateQuestion, Measure};
 const TOKENS: BillableMetricId = BillableMetricId::from_u128(0xC1);
 const CALLS: BillableMetricId = BillableMetricId::from_u128(0xC2);
 const LATER: SubscriptionId = SubscriptionId::from_u128(0xB2);
-const LEASE: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(300);
 
 /// An event as the tests send it: `v` is its number, `w` ten times as much, `one` is 1 and `many`
 /// 1000.

@@ -192,7 +192,7 @@ impl Edge {
             let end = self.log.end(partition).await.unwrap();
             let mut from = self.log.start(partition).await.unwrap();
             while from < end {
-                let wait = Duration::from_secs(5);
+                let wait = Duration::from_secs(120);
                 let stored = self.log.read(partition, from, 1 << 20, wait).await.unwrap();
                 from = stored.last().expect("a record before the end").offset + 1;
                 all.extend(stored.iter().map(|stored| decode_record(&stored.bytes).unwrap()));

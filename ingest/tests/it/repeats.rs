@@ -66,7 +66,7 @@ impl Index {
             let covered = self.state.lock().covered_to.get(&partition).copied();
             let mut from = covered.unwrap_or(Position::ZERO).offset();
             while from < end {
-                let wait = Duration::from_secs(5);
+                let wait = Duration::from_secs(120);
                 for stored in self.log.read(partition, from, 1 << 20, wait).await.unwrap() {
                     from = stored.offset + 1;
                     let record = decode_record(&stored.bytes).unwrap();

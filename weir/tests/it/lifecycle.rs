@@ -8,12 +8,7 @@ use crate::{
     up::Up,
 };
 use rustix::process::{Pid, Signal, kill_process};
-use std::{
-    io::Write,
-    net::TcpStream,
-    os::unix::fs::PermissionsExt,
-    time::{Duration, Instant},
-};
+use std::{io::Write, net::TcpStream, os::unix::fs::PermissionsExt};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_weir_on_the_directory_or_on_the_port_is_refused_with_a_clear_word() {
@@ -25,7 +20,6 @@ async fn a_second_weir_on_the_directory_or_on_the_port_is_refused_with_a_clear_w
         run(command)
     };
     let any = "127.0.0.1:0";
-    let begun = Instant::now();
     let refused = second(up.data(), any, any).await;
     refused.refused("another weir is running on");
     assert!(refused.err.contains(up.data().to_str().unwrap()), "{refused:?}");
@@ -34,7 +28,6 @@ async fn a_second_weir_on_the_directory_or_on_the_port_is_refused_with_a_clear_w
     refused.refused(&format!("can't listen on {taken}"));
     let metrics = up.metrics_url().trim_start_matches("http://").trim_end_matches("/metrics");
     second(up.beside("other"), any, metrics).await.refused(&format!("can't listen on {metrics}"));
-    assert!(begun.elapsed() < Duration::from_secs(20), "the refusals came late");
 
     let mode = |name: &str| up.data().join(name).metadata().unwrap().permissions().mode() & 0o777;
     for secret in ["log", "index", "clickhouse", "postgres", "postgres.socket"] {
@@ -71,10 +64,8 @@ async fn sigterm_under_load_ends_everything_in_order_and_a_restart_goes_on() {
     // Somebody who has begun a request and says nothing more holds nobody up.
     let mut silent = TcpStream::connect(up.url().trim_start_matches("http://")).unwrap();
     silent.write_all(b"POST /api/billing/v2/events HTTP/1.1\r\nhost: w").unwrap();
-    let begun = Instant::now();
     let status = up.terminate().await;
     assert!(status.success(), "{status}");
-    assert!(begun.elapsed() < Duration::from_secs(30), "it took {:?}", begun.elapsed());
     drop(silent);
     sending.until_all_is_sent().await;
     eventually("an empty house", async || match living_in(&up.data()) {
@@ -115,10 +106,8 @@ async fn ctrl_c_at_the_terminal_lets_us_end_in_order_before_our_children() {
     load.wait_for(10).await;
     // A terminal signals the whole group.
     up.process().signal_group(Signal::INT);
-    let begun = Instant::now();
     let status = up.process().end().await;
     assert!(status.success(), "{status}");
-    assert!(begun.elapsed() < Duration::from_secs(20), "it took {:?}", begun.elapsed());
     sending.until_all_is_sent().await;
     let said = up.process().said();
     let end = said.split_once("ending in order").expect("it says that it ends").1;

@@ -75,7 +75,7 @@ async fn until(catalog: &Catalog, wanted: impl Fn(&Snapshot) -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), arrives).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(120), arrives).await.unwrap();
 }
 
 #[sqlx::test(migrations = "../../migrations/postgres")]
@@ -169,7 +169,7 @@ async fn the_clock_follows_the_deployments_test_clock(pool: PgPool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), arrives).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(120), arrives).await.unwrap();
 
     // Whoever moves it in this process is ahead of what was read a moment ago.
     own.set(later + chrono::Duration::days(1));

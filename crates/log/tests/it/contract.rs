@@ -4,7 +4,7 @@ use bytes::Bytes;
 use std::{collections::BTreeSet, time::Duration};
 use weir_log::{Append, EventLog, LogError, Stored};
 
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(120);
 const MIB: usize = 1 << 20;
 
 pub fn record(partition: u32, text: impl Into<String>) -> Append {

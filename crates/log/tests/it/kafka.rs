@@ -11,6 +11,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
 };
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 use weir_log::{EventLog, KafkaLog, KafkaOptions, LogConfig, LogError};
 
 const MIB: usize = 1 << 20;
@@ -141,10 +142,9 @@ fn group_offset(brokers: &str, topic: &str, partition: i32) -> Option<Offset> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_broker_is_an_error_in_time() {
     let options = KafkaOptions { request_timeout_ms: 300, ..KafkaOptions::default() };
-    let started = Instant::now();
-    let refused = KafkaLog::connect("127.0.0.1:1", "weir", 4, options).await.err().unwrap();
+    let connecting = KafkaLog::connect("127.0.0.1:1", "weir", 4, options);
+    let refused = timeout(SOON, connecting).await.unwrap().err().unwrap();
     assert!(matches!(refused, LogError::Unavailable(_)), "{refused}");
-    assert!(started.elapsed() < Duration::from_secs(10));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -160,14 +160,14 @@ async fn a_stopped_broker_is_an_error_in_time_and_a_started_one_goes_on() {
     assert_eq!(texts(&read_all(&log, 0, first).await), ["before"]);
 
     let broker = command(broker, "stop").await;
-    let started = Instant::now();
-    let error = log.append(vec![record(0, "during")]).await.pop().unwrap().unwrap_err();
+    let appended = timeout(SOON, log.append(vec![record(0, "during")])).await.unwrap().pop();
+    let error = appended.unwrap().unwrap_err();
     assert!(!error.is_surely_absent(), "it may still land: {error}");
-    assert!(log.ready().await.is_err());
-    assert!(log.end(0).await.is_err());
-    let nothing = log.read(0, first + 1, MIB, Duration::from_millis(10)).await;
+    assert!(timeout(SOON, log.ready()).await.unwrap().is_err());
+    assert!(timeout(SOON, log.end(0)).await.unwrap().is_err());
+    let nothing = log.read(0, first + 1, MIB, Duration::from_millis(10));
+    let nothing = timeout(SOON, nothing).await.unwrap();
     assert!(matches!(nothing, Err(LogError::Unavailable(_))), "{nothing:?}");
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 
     let broker = command(broker, "start").await;
     let deadline = Instant::now() + 2 * SOON;

@@ -41,7 +41,7 @@ pub async fn until_someone_waits_for_a_lock(pool: &PgPool) {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), waits).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(120), waits).await.unwrap();
 }
 
 fn is_fenced<T>(result: &Result<T, StoreError>) -> bool {

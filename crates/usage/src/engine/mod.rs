@@ -187,8 +187,9 @@ impl Engine {
         ended.wait_for(Option::is_some).await.ok().and_then(|status| *status)
     }
 
-    /// Ends the engine cleanly; after 20 seconds it is killed, which loses nothing acknowledged.
-    pub async fn stop(self) {
+    /// Ends the engine cleanly and answers how it ended. `None`: it was killed after 20 seconds, which
+    /// loses nothing acknowledged.
+    pub async fn stop(self) -> Option<ExitStatus> {
         let shutdown = self.connect("system");
         let asked = tokio::time::timeout(STOP_TIMEOUT, shutdown.shut_down());
         // The engine ends without an answer to this very query.
@@ -196,9 +197,11 @@ impl Engine {
             answer = asked => answer.ok(),
             _status = self.ended() => None,
         };
-        if tokio::time::timeout(STOP_TIMEOUT, self.ended()).await.is_err() {
+        let ended = tokio::time::timeout(STOP_TIMEOUT, self.ended()).await;
+        if ended.is_err() {
             tracing::warn!(pid = self.pid(), "the analytics engine does not stop, killing it");
         }
+        ended.ok().flatten()
     }
 }
 

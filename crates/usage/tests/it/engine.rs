@@ -91,7 +91,7 @@ async fn merges_give_way_to_everything_else() {
     let engine = own_engine(dir.path()).await;
     let database = engine.connect("weir");
     database.migrate().await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(180);
     // A thread that merges becomes what it is with its first merge.
     let mut chunks = 0..;
     let others = loop {
@@ -190,9 +190,8 @@ async fn the_engine_stops_cleanly_and_starts_again() {
     let database = engine.connect("weir");
     database.migrate().await.unwrap();
     database.insert_chunk(&events(0..10), "a").await.unwrap();
-    let started = Instant::now();
-    engine.stop().await;
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    let status = engine.stop().await;
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
     let engine = own_engine(dir.path()).await;
     let database = engine.connect("weir");
     database.insert_chunk(&events(0..10), "a").await.unwrap();
@@ -274,7 +273,7 @@ async fn the_engine_dies_with_its_parent() {
     let pid: u32 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
     parent.kill().unwrap();
     parent.wait().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while is_running(pid) {
         assert!(Instant::now() < deadline, "engine {pid} outlives its parent");
         tokio::time::sleep(Duration::from_millis(10)).await;
