@@ -38,7 +38,7 @@ pub use sqlx::{PgConnection, PgPool};
 pub use tx::Tx;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// An instant, in UTC, to the microsecond.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;
@@ -46,32 +46,45 @@ pub type Timestamp = chrono::DateTime<chrono::Utc>;
 /// The channel on which Postgres says that the catalog or the test clock has changed.
 pub const CATALOG_CHANNEL: &str = "weir_catalog";
 
-/// Opens a pool of at most `connections_max` connections. Errors: `Unavailable`, or a bad URL.
+/// How long a transaction may say nothing: longer than the reads of ClickHouse that it may wait for
+/// in between, which take 60 s each at most.
+const SILENCE_MAX: Duration = Duration::from_secs(300);
+
+/// Opens a pool of at most `connections_max` connections. A transaction that says nothing for five
+/// minutes is ended by Postgres: its process is held up or cut off, and others must get at the rows
+/// that it has locked. Errors: `Unavailable`, or a bad URL.
 pub async fn connect(url: &str, connections_max: u32) -> Result<PgPool, StoreError> {
-    open_pool(url.parse()?, connections_max).await
+    connect_impatiently(url, connections_max, SILENCE_MAX).await
 }
 
-/// The same. A transaction that says nothing for `silence_max` is ended by Postgres: its process is
-/// held up or cut off, and others must get at the rows that it has locked.
+/// The same, with another time than five minutes.
 pub async fn connect_impatiently(
     url: &str,
     connections_max: u32,
     silence_max: Duration,
 ) -> Result<PgPool, StoreError> {
-    let silence_max = format!("{}ms", silence_max.as_millis());
-    let options: PgConnectOptions = url.parse()?;
-    let options = options.options([("idle_in_transaction_session_timeout", silence_max)]);
-    open_pool(options, connections_max).await
-}
-
-async fn open_pool(options: PgConnectOptions, connections_max: u32) -> Result<PgPool, StoreError> {
+    // Poolers refuse start parameters that they don't know, so there is none.
+    let options = url.parse::<PgConnectOptions>()?.extra_float_digits(None);
+    let silence_max: Arc<str> = format!("{}ms", silence_max.as_millis()).into();
     let pool = PgPoolOptions::new()
         .max_connections(connections_max)
         // Longer than a slow commit, shorter than a client's patience.
         .acquire_timeout(Duration::from_secs(10))
+        .after_connect(move |connection, _| {
+            let silence_max = silence_max.clone();
+            Box::pin(async move { end_after_silence(connection, &silence_max).await })
+        })
         .connect_with(options)
         .await?;
     Ok(pool)
+}
+
+async fn end_after_silence(connection: &mut PgConnection, silence_max: &str) -> sqlx::Result<()> {
+    sqlx::query("SELECT set_config('idle_in_transaction_session_timeout', $1, false)")
+        .bind(silence_max)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Brings the schema up to date. Any number of processes may call it at once.

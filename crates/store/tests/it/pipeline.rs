@@ -55,6 +55,13 @@ async fn an_owner_that_is_held_up_within_a_transaction_keeps_its_partition_no_lo
     let mut conn = pool.acquire().await.unwrap();
     ensure(&mut conn, 1).await.unwrap();
     let url = pool.connect_options().to_url_lossy();
+    // Others have five minutes.
+    let patient = weir_store::connect(url.as_str(), 1).await.unwrap();
+    let setting: String = sqlx::query_scalar("SHOW idle_in_transaction_session_timeout")
+        .fetch_one(&patient)
+        .await
+        .unwrap();
+    assert_eq!(setting, "5min");
     let silence_max = Duration::from_millis(100);
     let held_up = weir_store::connect_impatiently(url.as_str(), 1, silence_max).await.unwrap();
     let mut tx = held_up.begin().await.unwrap();
