@@ -63,7 +63,8 @@ pub async fn connect_impatiently(
     connections_max: u32,
     silence_max: Duration,
 ) -> Result<PgPool, StoreError> {
-    // Poolers refuse start parameters that they don't know, so there is none.
+    // A pooler refuses start parameters that it does not know: neither this one, which is about how
+    // floats are written, nor the time below is sent as one.
     let options = url.parse::<PgConnectOptions>()?.extra_float_digits(None);
     let silence_max: Arc<str> = format!("{}ms", silence_max.as_millis()).into();
     let pool = PgPoolOptions::new()
